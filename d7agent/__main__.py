@@ -1,0 +1,141 @@
+"""The door. `d7agent token` and `d7agent header` (with or without `-p NAME`) are answered here without a further import;
+everything else, and whatever goes other than well, is the click application's.
+
+The bare interpreter takes 10 ms; click, json and socket would more than double that. So: `_socket` in place of `socket`,
+a search for the token's bytes in place of a JSON decoder, and no tidying up before the exit. Only a reply in which no
+byte can be misread is taken; any other is handed on as it came, so that nobody waits twice for one answer.
+"""
+
+import _socket
+import os
+import sys
+
+LIMIT = 25  # seconds: the 20 that the command line lets the agent wait, and the way there and back
+PIECES = 5  # a reply comes in one or two; the limit of each after the first is a second
+NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
+MARKS = {"token": (b'"access_token":"', b""), "header": (b'"header":"', b"Authorization: ")}
+
+
+def main() -> None:
+    """Run the command that sys.argv names and exit with its status."""
+    try:
+        command, profile = _plain(sys.argv[1:])
+        reply = _ask(profile) if command else None
+        if reply and _write(_line(command, reply)):
+            os._exit(0)  # nothing is left to flush or close; the interpreter's farewell takes 2 ms
+        from d7agent.cli.app import main as long_way
+
+        long_way(reply)
+    except KeyboardInterrupt:
+        os._exit(130)  # as the shell counts an end by SIGINT
+
+
+def _plain(args: list[str]) -> tuple[str, str]:
+    """Command and profile ("": the default one) of a line that is answered here; no command for any other line."""
+    match args:
+        case ["token" | "header" as command]:
+            profile = ""
+        case ["token" | "header" as command, "-p" | "--profile", profile] if _is_name(profile):
+            pass
+        case _:
+            return "", ""
+    # Without a stdout the socket would get its number; on a terminal a hint is due, and that is the long way's.
+    fit = sys.stdout is not None and not (command == "token" and os.isatty(1))
+    return (command, profile) if fit else ("", "")
+
+
+def _is_name(text: str) -> bool:
+    return 0 < len(text) <= 64 and text[0] not in "_-" and NAME.issuperset(text)
+
+
+def _ask(profile: str) -> bytes | None:
+    """The agent's reply, b"" when it did not come in time; None when no agent can be asked from here."""
+    chosen = f'"profile":"{profile}",' if profile else ""
+    try:
+        sock = _connect()
+        if sock is None:
+            return None
+        sock.settimeout(LIMIT)
+        sock.send(f'{{"method":"io.d7agent.GetToken","parameters":{{{chosen}"max_wait":20}}}}\0'.encode())
+        return _receive(sock)
+    except TimeoutError:
+        return b""
+    except OSError:
+        return None
+
+
+def _connect() -> _socket.socket | None:
+    """A connection to the first agent that accepts one; None when there is none, or that one is not to be trusted."""
+    for path in _candidates():
+        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        # The kernel's limit (struct timeval), since a socket with Python's is turned away while the backlog is full.
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, LIMIT.to_bytes(8, sys.byteorder) + bytes(8))
+        try:
+            sock.connect(path)
+        except OSError:
+            sock.close()
+            continue
+        credentials = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+        return sock if _trusted(int.from_bytes(credentials[4:8], sys.byteorder)) else None
+    return None
+
+
+def _candidates() -> list[str]:
+    """The sockets to try, as `client.blocking.candidates` gives them; a test holds the two together."""
+    env = os.environ.get
+    runtime, home = env("XDG_RUNTIME_DIR", ""), env("HOME", "")
+    places = [env("D7AGENT_SOCK", "")]
+    if runtime.startswith("/") and runtime.strip("/"):
+        places.append(f"{runtime.rstrip('/')}/d7agent/agent.sock")
+    else:
+        places.append(f"/run/user/{os.geteuid()}/d7agent/agent.sock")
+        if home.startswith("/") and home.strip("/"):
+            places.append(f"{home.rstrip('/')}/.local/state/d7agent/run/agent.sock")
+    return [place for place in [*places, "/run/d7agent/agent.sock"] if place]
+
+
+def _trusted(uid: int) -> bool:
+    if uid in (os.geteuid(), 0):
+        return True
+    import pwd
+
+    try:
+        return uid == pwd.getpwnam("d7agent").pw_uid
+    except KeyError:
+        return False
+
+
+def _receive(sock: _socket.socket) -> bytes | None:
+    reply = b""
+    for _ in range(PIECES):
+        piece = sock.recv(65536)
+        reply += piece
+        if not piece or reply.endswith(b"\0"):
+            break
+        sock.settimeout(1)
+    return reply[:-1] if reply.endswith(b"\0") else None
+
+
+def _line(command: str, reply: bytes) -> bytes:
+    """What the command prints; b"" where the reply is not plainly one token: an error, an escape, a second match."""
+    mark, prefix = MARKS[command]
+    if b"\\" in reply or b'"error"' in reply or reply.count(mark) != 1 or not reply.isascii():
+        return b""
+    value = reply.partition(mark)[2].partition(b'"')[0]
+    return prefix + value + b"\n" if value and value.decode().isprintable() else b""
+
+
+def _write(line: bytes) -> bool:
+    """Write all of it to stdout; whether that was possible. An empty line is not."""
+    try:
+        written = os.write(1, line) if line else -1
+        while 0 <= written < len(line):
+            line = line[written:]
+            written = os.write(1, line)
+    except OSError:
+        return False
+    return bool(line)
+
+
+if __name__ == "__main__":
+    main()

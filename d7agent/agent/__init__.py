@@ -1,0 +1,1 @@
+"""The resident process: holds tokens, answers the socket, starts helpers. Never touches a secret or the network."""

@@ -1,0 +1,203 @@
+"""The agent: the keepers of all profiles, the lock, and what the owner can change."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from typing import Final
+
+from d7agent.agent import files
+from d7agent.agent.callers import Callers
+from d7agent.agent.helpers import Helpers
+from d7agent.agent.keeper import Keeper
+from d7agent.agent.lock import Lock
+from d7agent.agent.timer import Alarm
+from d7agent.core import states
+from d7agent.core.budget import Snapshot
+from d7agent.core.clock import Clock
+from d7agent.core.config import Config
+from d7agent.core.errors import AgentError, ConfigError, NoSuchProfile
+from d7agent.core.paths import Paths
+
+log = logging.getLogger(__name__)
+
+Listener = Callable[[Keeper], None]
+HookListener = Callable[[Keeper, states.Hooked], None]
+WALL_STEP: Final = 1.0  # seconds; a wall clock stepped by more makes shown times wrong
+
+
+class Agent:
+    """Everything the agent knows. It is the World of its keepers; the service asks it, the daemon drives it."""
+
+    def __init__(self, paths: Paths, clock: Clock, helpers: Helpers) -> None:
+        self.paths = paths
+        self.clock = clock
+        self.helpers = helpers
+        self.state_dir = paths.state_dir if paths.system else ""
+        self.started_at = clock.now().wall
+        self.config = Config(profiles={})
+        self.problems: tuple[str, ...] = ()
+        self.keepers: dict[str, Keeper] = {}
+        self.lock = Lock(self)
+        self.callers = Callers(clock)
+        self.on_pushed: list[Listener] = []
+        self.on_gone: list[Listener] = []
+        self.on_hooked: list[HookListener] = []
+        self.on_changed: list[Listener] = []
+        self.on_removed: list[Listener] = []
+        self.on_configured: list[Callable[[], None]] = []
+        self.on_turn: list[Callable[[], None]] = []
+        self.alarm = Alarm(clock, self._ring, self._turned)
+        self._offset = self._wall_offset()
+
+    def draw(self) -> float:
+        """Jitter in [0, 1)."""
+        return random.random()  # noqa: S311  jitter guards no secret
+
+    def save(self, profile: str, snapshot: Snapshot) -> bool:
+        """Write a profile's budget down; False (logged once a change) when the state folder cannot be written."""
+        try:
+            files.write_state(self._state_file(profile), snapshot)
+        except OSError as error:
+            log.warning("%s: the login budget cannot be written: %s; one login per 2 min", profile, error)
+            return False
+        return True
+
+    def wake(self, keeper: Keeper, at: float | None) -> None:
+        """Ring for this keeper at `at`."""
+        self.alarm.set(keeper.profile.name, at)
+
+    def pushed(self, keeper: Keeper) -> None:
+        """A new token: tell all who listen."""
+        for listener in self.on_pushed:
+            listener(keeper)
+
+    def gone(self, keeper: Keeper) -> None:
+        """A token is no more: tell all who listen."""
+        for listener in self.on_gone:
+            listener(keeper)
+
+    def hooked(self, keeper: Keeper, effect: states.Hooked) -> None:
+        """An event for hooks."""
+        for listener in self.on_hooked:
+            listener(keeper, effect)
+
+    def changed(self, keeper: Keeper) -> None:
+        """A status changed."""
+        for listener in self.on_changed:
+            listener(keeper)
+
+    def resolve(self, name: str | None) -> Keeper:
+        """The keeper of the named profile, or of the default one. Raises NoSuchProfile."""
+        if name is None:
+            name = self.config.default_profile
+            if name not in self.keepers and len(self.keepers) == 1:
+                return next(iter(self.keepers.values()))
+        try:
+            return self.keepers[name]
+        except KeyError:
+            raise no_such_profile(name, self.keepers) from None
+
+    def load(self) -> None:
+        """Read the configuration for the first time; with a bad one the agent runs on the built-in default."""
+        try:
+            config = files.load(self.paths)
+        except ConfigError as error:
+            self._problem(error)
+            config = files.fallback()
+        self.apply(config)
+
+    def reload(self) -> tuple[str, ...]:
+        """Read the configuration again; a bad one changes nothing. The problems found, none when it is in force."""
+        try:
+            config = files.load(self.paths)
+        except ConfigError as error:
+            self._problem(error)
+            return self.problems
+        if self.problems:
+            log.info("the configuration is good again")
+        self.problems = ()
+        self.apply(config)
+        return ()
+
+    def _problem(self, error: ConfigError) -> None:
+        self.problems = tuple(str(error).splitlines())
+        for line in self.problems:
+            log.error("the configuration is not taken: %s", line)
+        self._configured()
+
+    def apply(self, config: Config) -> None:
+        """Put a configuration in force: unchanged profiles keep token and timer."""
+        self.config = config
+        for name in [name for name in self.keepers if name not in config.profiles]:
+            self._remove(name)
+        for name, profile in config.profiles.items():
+            keeper = self.keepers.get(name)
+            if keeper is None:
+                self.adopt(Keeper(profile, self))
+            elif keeper.profile != profile:
+                log.info("%s: the profile changed", name)
+                keeper.reconfigure(profile)
+        self._configured()
+
+    def adopt(self, keeper: Keeper, *, start: bool = True) -> None:
+        """Take a keeper in and let it begin."""
+        self.keepers[keeper.profile.name] = keeper
+        snapshot, problem = files.read_state(self._state_file(keeper.profile.name), Snapshot)
+        if problem:
+            log.warning("%s", problem)
+        if self.lock.locked:
+            keeper.feed(states.LockedUp())
+        if start:
+            keeper.feed(states.Started(snapshot))
+
+    def credential_changed(self, name: str) -> None:
+        """The files of a profile's store were edited."""
+        log.info("%s: the credential's files changed", name)
+        self.keepers[name].credential_changed()
+
+    async def close(self) -> None:
+        """End every helper and wipe every token."""
+        self.alarm.stop()
+        keepers = list(self.keepers.values())
+        for keeper in keepers:
+            keeper.close()
+        await asyncio.gather(*(keeper.closed() for keeper in keepers))
+
+    def _remove(self, name: str) -> None:
+        keeper = self.keepers.pop(name)
+        log.info("%s: the profile is gone", name)
+        keeper.close(no_such_profile(name, self.keepers))
+        for listener in self.on_removed:
+            listener(keeper)
+
+    def _configured(self) -> None:
+        for listener in self.on_configured:
+            listener()
+
+    def _state_file(self, profile: str) -> str:
+        return f"{self.paths.state_dir}/{profile}.state"
+
+    def _ring(self, name: str) -> None:
+        keeper = self.keepers.get(name)
+        if keeper is not None:
+            keeper.tick()
+
+    def _wall_offset(self) -> float:
+        now = self.clock.now()
+        return now.wall - now.boot
+
+    def _turned(self) -> None:
+        offset = self._wall_offset()
+        if abs(offset - self._offset) > WALL_STEP:
+            self._offset = offset
+            for keeper in self.keepers.values():
+                keeper.reclock()
+        for listener in self.on_turn:
+            listener()
+
+
+def no_such_profile(name: str, known: dict[str, Keeper]) -> AgentError:
+    """The error for a profile nobody configured; the hint names those there are."""
+    names = ", ".join(sorted(known)) or "none"
+    return NoSuchProfile(f"there is no profile {name!r}", f"profiles: {names}; make one with: d7agent login {name}")

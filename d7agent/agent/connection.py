@@ -1,0 +1,388 @@
+"""One client's connection: bytes to calls, calls to the handler, answers to the client, within the limits.
+
+Secrets come through here (StoreCredential, Lock, Unlock). They arrive in a buffer of ours (asyncio.BufferedProtocol:
+uvloop and stock asyncio both receive straight into it and run nothing in between), are handed on as a view, and are
+wiped before the loop gets its next turn: so one receive buffer serves all connections, and holds nothing in between.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from _socket import socket as plain_socket
+from collections import OrderedDict
+from typing import Final, Protocol
+
+from d7agent.agent.call import NOTHING, Call, Handler
+from d7agent.agent.limits import Limits
+from d7agent.agent.outbox import Outbox
+from d7agent.agent.peers import Peer, credentials
+from d7agent.agent.roster import Roster, Share
+from d7agent.core.clock import Clock
+from d7agent.core.errors import AgentError, InvalidParameter, PermissionDenied
+from d7agent.wire.framing import Inbox, ProtocolError, Shared, decode_call, encode_error
+from d7agent.wire.messages import Envelope
+from d7agent.wire.service import Service
+
+QUICK: Final = b'{"method":"io.d7agent.GetToken"'  # how a request begins that can hold no secret and may be copied
+QUICK_MAX: Final = 512  # bytes with the NUL; the longest such request of a client of ours has some 150
+
+log = logging.getLogger("d7agent.agent.connection")
+
+
+class Host(Protocol):
+    """What all connections share: agent.server.Server."""
+
+    handler: Handler
+    limits: Limits
+    clock: Clock
+    service: Service
+    shared: Shared
+    roster: "Roster[Connection]"
+    loop: asyncio.AbstractEventLoop
+
+    def opened(self, connection: "Connection") -> "Share[Connection] | None":
+        """A connection has come; None when it must go again."""
+
+    def closed(self, connection: "Connection", share: "Share[Connection]") -> None:
+        """It gives its place back."""
+
+    def watch(self, connection: "Connection") -> None:
+        """Call its `inspect` from time to time, as long as that says so."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """The protocol of one accepted socket, and the line that its calls answer on."""
+
+    __slots__ = (
+        "_again",
+        "_call",
+        "_checked",
+        "_closing",
+        "_eof",
+        "_half_since",
+        "_held",
+        "_host",
+        "_idle",
+        "_inbox",
+        "_outbox",
+        "_reading",
+        "_ready",
+        "_refusal",
+        "_share",
+        "_transport",
+        "_turning",
+        "peer",
+    )
+
+    _transport: asyncio.Transport
+    _outbox: Outbox
+    _idle: "OrderedDict[Connection, None]"
+    peer: Peer
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._inbox = Inbox(host.shared)
+        self._share: Share[Connection] | None = None
+        self._call: Call | None = None
+        self._again: asyncio.Handle | None = None  # the turn to come, when the last one left requests for it
+        self._half_since: float | None = None  # boot instant at which the unfinished request began
+        self._held = 0  # bytes of the inbox counted in our share
+        self._refusal: bytes | None = None  # the error frame for a peer that may not ask
+        self._checked = False  # whether that is up to date
+        self._ready = False  # nothing in hand, nothing waiting, admitted: the quick way is open
+        self._turning = False
+        self._reading = True
+        self._closing = False
+        self._eof = False
+
+    # What the loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The peer has connected: see who it is, and whether its request is already there."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101  a stream socket's
+        self._transport = transport
+        sock = transport.get_extra_info("socket")
+        # Our own object for two calls: asyncio's has no recv_into, uvloop's costs a new socket for each of its calls.
+        own = plain_socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, sock.fileno())
+        try:
+            self.peer = Peer(*credentials(own), sock)
+            share = self._share = self._host.opened(self)
+            if share is None:
+                self._drop("no room")
+                return
+            self._idle = share.idle
+            self._outbox = Outbox(transport, self._host.limits, self._host.clock)
+            self._admit()
+            self._rest()
+            self._peek(own)
+        finally:
+            own.detach()
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  we know our sizes
+        """Where the loop receives to."""
+        return self._inbox.buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes have come. A request that the handler recognises as a whole is answered without being decoded."""
+        if self._ready and nbytes <= QUICK_MAX:
+            shared = self._host.shared
+            if shared.data.startswith(QUICK) and not shared.data[nbytes - 1]:
+                frame = self._host.handler.quick(self.peer, shared.view[: nbytes - 1].tobytes())
+                if frame is not None:
+                    self._idle.move_to_end(self)
+                    self._transport.write(frame)
+                    return
+        self._inbox.received(nbytes)
+        if self._again is None:
+            self._turn()
+        else:
+            self._inbox.settle()
+            self._rest()
+
+    def eof_received(self) -> bool:
+        """The peer sends no more. It may still read (`nc -N`): then the connection stays for what it has asked."""
+        self._eof = True
+        if self._again is not None or (self._outbox.stalled and self._inbox.waiting):
+            return True
+        return self._call is not None and not self._hung_up()
+
+    def pause_writing(self) -> None:
+        """The peer does not read as fast as it is answered."""
+        self._outbox.pause()
+        if not self._turning:
+            self._rest()
+
+    def resume_writing(self) -> None:
+        """It has taken all."""
+        self._outbox.resume()
+        self._resume()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  any end is an end
+        """The socket is closed."""
+        self._closing, self._ready = True, False
+        if self._again is not None:
+            self._again.cancel()
+        self._inbox.clear()
+        self._leave()
+        call, self._call = self._call, None
+        if call is not None:
+            call.gone()
+
+    # What the server and the calls use.
+
+    def answer(self, call: Call, frame: bytes, *, last: bool) -> None:
+        """Send one frame of the open call; `last` closes the call."""
+        if call is not self._call:
+            return
+        if last:
+            self._call = None
+        if not call.oneway:
+            self._send(frame)
+        if last and not self._turning:
+            self._resume()
+
+    def policy_changed(self) -> None:
+        """Whether the peer may ask is to be found out anew: at its next call, or now if one is open."""
+        self._checked = self._ready = False
+        call = self._call
+        if call is None:
+            return
+        self._admit()
+        if self._refusal is not None:
+            self._call = None
+            call.gone()
+            if not call.oneway:
+                self._send(self._refusal)
+            self._resume()
+
+    def inspect(self, now: float) -> bool:
+        """Drop a peer that keeps us waiting at boot instant `now`; whether to look again."""
+        limits = self._host.limits
+        if self._half_since is not None and now - self._half_since >= limits.request_time:
+            self._drop("its request is unfinished")
+        elif self._outbox.overdue(now):
+            self._drop("it does not read")
+        elif self._deaf() and self._hung_up():
+            self._drop("it is gone")
+        else:
+            return self._half_since is not None or self._outbox.stalled or self._deaf()
+        return False
+
+    def evict(self) -> None:
+        """Make room for another connection."""
+        self._leave()
+        self.close()
+
+    def close(self) -> None:
+        """Send what is waiting to be sent, then close."""
+        self._closing, self._ready = True, False
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._closing, self._ready = True, False
+        self._transport.abort()
+
+    # One turn: a bounded number of requests, then the others'.
+
+    def _peek(self, own: plain_socket) -> None:
+        """Read the request that came while we accepted: it saves a client that connects and asks a turn of the loop."""
+        try:
+            count = own.recv_into(self._host.shared.view, 0, socket.MSG_DONTWAIT)
+        except OSError:
+            return
+        if count:
+            self.buffer_updated(count)
+
+    def _turn(self) -> None:
+        self._again = None
+        self._turning = True
+        try:
+            self._take()
+        except ProtocolError as error:
+            log.debug("%r: closed: %s", self.peer, error)
+            self._inbox.clear()
+            self.close()
+        finally:
+            self._turning = False
+            self._inbox.settle()
+            self._rest()
+
+    def _take(self) -> None:
+        half_since, self._half_since = self._half_since, None
+        for _ in range(self._host.limits.turn):
+            if self._call is not None or self._outbox.stalled or self._closing:
+                return
+            message = self._inbox.next()
+            if message is None:
+                if self._inbox.waiting:
+                    self._half_since = half_since or self._host.clock.now().boot
+                return
+            self._handle(message)
+            half_since = None
+        self._again = self._host.loop.call_soon(self._turn)
+
+    def _handle(self, message: memoryview) -> None:
+        oneway = False
+        try:
+            envelope = decode_call(message)
+            oneway = bool(envelope.oneway)
+            frame = self._own_answer(envelope)
+        except AgentError as error:
+            frame = encode_error(error)
+        if frame is None:
+            self._hand_on(envelope)
+        elif not oneway:
+            self._send(frame)
+
+    def _own_answer(self, envelope: Envelope) -> bytes | None:
+        """The answer to what is not the handler's to answer."""
+        if not self._checked:
+            self._admit()
+        if self._refusal is not None:
+            return self._refusal
+        if envelope.upgrade:
+            raise InvalidParameter("upgrade: no method here changes the protocol", "leave it out", parameter="upgrade")
+        parameters = memoryview(envelope.parameters)
+        if parameters[0] != ord("{") and parameters != b"null":
+            raise InvalidParameter("parameters: not an object", "write {} for none", parameter="parameters")
+        return self._host.service.answer(envelope.method, envelope.parameters)
+
+    def _hand_on(self, envelope: Envelope) -> None:
+        view = memoryview(envelope.parameters)
+        call = Call(
+            self,
+            self.peer,
+            envelope.method,
+            NOTHING if view == b"null" else view,
+            more=bool(envelope.more),
+            oneway=bool(envelope.oneway),
+        )
+        self._call = call
+        try:
+            self._host.handler.call(call)
+        except AgentError as error:
+            call.error(error)
+        except Exception:
+            log.exception("%s failed", call.method)
+            self._drop("its call failed")
+        finally:
+            call.parameters = NOTHING
+            with contextlib.suppress(BufferError):  # a slice of it was kept; what it shows is wiped with the turn
+                view.release()
+
+    def _admit(self) -> None:
+        try:
+            refusal = self._host.handler.admit(self.peer)
+        except Exception:
+            log.exception("%r cannot be checked", self.peer)
+            refusal = PermissionDenied("the agent cannot check who is asking", "the agent's log says why")
+        self._refusal = None if refusal is None else encode_error(refusal)
+        self._checked = True
+
+    # Between two turns.
+
+    def _send(self, frame: bytes) -> None:
+        if not self._closing and not self._outbox.send(frame):
+            self._drop("it leaves too much unread")
+
+    def _resume(self) -> None:
+        """Something that held up the waiting requests is over."""
+        if self._inbox.waiting and self._again is None and not self._closing:
+            self._again = self._host.loop.call_soon(self._turn)
+        self._rest()
+
+    def _rest(self) -> None:
+        """Put down what this connection waits for now."""
+        if self._half_since is not None or self._outbox.stalled or self._deaf():
+            self._host.watch(self)
+        if self._closing:
+            return
+        free = self._call is None and not self._inbox.waiting and not self._outbox.stalled
+        self._ready = free and self._checked and self._refusal is None
+        if free:
+            self._idle[self] = None
+            self._idle.move_to_end(self)
+        else:
+            self._idle.pop(self, None)
+        if self._inbox.held != self._held:
+            self._hold()
+        if self._inbox.full is self._reading and not self._eof:
+            self._reading = not self._reading
+            (self._transport.resume_reading if self._reading else self._transport.pause_reading)()
+        if self._eof and self._call is None and self._again is None and not self._outbox.stalled:
+            self.close()
+
+    def _hold(self) -> None:
+        """The inbox has grown or shrunk: stay within the share."""
+        share, held = self._share, self._inbox.held
+        if share is not None:
+            share.bytes += held - self._held
+            self._held = held
+            if share.bytes > self._host.limits.half_requests:
+                self._drop("its user leaves too many requests unfinished")
+
+    def _deaf(self) -> bool:
+        """Whether a call is open whose peer could leave without our reading it."""
+        return self._call is not None and (self._eof or not self._reading)
+
+    def _hung_up(self) -> bool:
+        """Whether the peer has closed its socket for good, and not just its sending side."""
+        number = self._transport.get_extra_info("socket").fileno()
+        if number < 0:
+            return True
+        poll = select.poll()
+        poll.register(number, 0)  # POLLHUP is told unasked
+        return any(events & select.POLLHUP for _, events in poll.poll(0))
+
+    def _leave(self) -> None:
+        share, self._share = self._share, None
+        if share is not None:
+            share.bytes -= self._held
+            self._held = 0
+            self._host.closed(self, share)
+
+    def _drop(self, why: str) -> None:
+        log.debug("%r: dropped: %s", self.peer, why)
+        self.abort()

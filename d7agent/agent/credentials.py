@@ -1,0 +1,141 @@
+"""Storing and forgetting a credential: the helper touches the store, the agent writes the profile file."""
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from d7agent.agent import files
+from d7agent.agent.keeper import Keeper
+from d7agent.core import budget as budgets
+from d7agent.core import checks, jobs, states
+from d7agent.core.config import Profile
+from d7agent.core.errors import (
+    AgentError,
+    BudgetSpent,
+    ConfigError,
+    CredentialRejected,
+    InvalidParameter,
+    NoCredential,
+    StoreUnavailable,
+    TokenUnavailable,
+)
+from d7agent.core.jobs import Failed
+from d7agent.core.model import STORE_REASONS
+from d7agent.wire.messages import StoreCredential
+
+if TYPE_CHECKING:
+    from d7agent.agent.agent import Agent
+
+log = logging.getLogger(__name__)
+
+
+async def store(agent: "Agent", wish: StoreCredential, raw: bytearray) -> Keeper:
+    """Keep the credential in `raw`; the keeper that now has it. Raises AgentError; then nothing was stored."""
+    keeper = agent.keepers.get(wish.profile)
+    profile = _wished(agent, Profile(name=wish.profile) if keeper is None else keeper.profile, wish)
+    new = keeper is None
+    if keeper is None:
+        keeper = Keeper(profile, agent)
+    verify = wish.verify is not False
+    _within_budget(agent, keeper, verify=verify)
+    keeper.feed(states.Storing(login=verify))
+    generation = keeper.state.generation
+    job = jobs.Keep(keeper.target(profile), agent.clock.now(), verify=verify)
+    reply = await keeper.run(job, raw, prompt=True)
+    if isinstance(reply, Failed):
+        keeper.feed(states.Stored(generation, reply))
+        raise failed(reply)
+    if not isinstance(reply, jobs.Granted | jobs.Done):
+        raise TokenUnavailable("the helper answered another question", "see the journal", reason="helper_failed")
+    trouble = _settle(agent, keeper, profile, reply.backend, new=new)
+    keeper.feed(states.Stored(generation, reply, agent.draw()))
+    log.info("%s: a credential was stored in %s", wish.profile, keeper.profile.store.partition(":")[0])
+    if trouble is not None:
+        raise StoreUnavailable(
+            f"the credential is stored and in use, but the profile file could not be written: {trouble}",
+            "mend what the message names and log in again: a restart would not find the profile",
+            reason="store_unreachable",
+        )
+    return keeper
+
+
+def _wished(agent: "Agent", profile: Profile, wish: StoreCredential) -> Profile:
+    """The profile with the wished base URL and store. Raises InvalidParameter."""
+    if wish.base_url is not None:
+        profile = replace(profile, base_url=_checked("base_url", lambda: checks.base_url(wish.base_url or "")))
+    if wish.store is not None:
+        profile = replace(profile, store=_checked("store", lambda: checks.store(wish.store or "", agent.paths.expand)))
+    return profile
+
+
+def _checked(parameter: str, check: Callable[[], str]) -> str:
+    try:
+        return check()
+    except ValueError as error:
+        raise InvalidParameter(f"{parameter} {error}", "see d7agent login --help", parameter=parameter) from None
+
+
+def _within_budget(agent: "Agent", keeper: Keeper, *, verify: bool) -> None:
+    now = agent.clock.now().boot
+    at = budgets.next_login(keeper.state.budget, now, asked=True)
+    if verify and at > now and keeper.state.attempts:
+        wait = int(at - now) + 1
+        raise BudgetSpent(
+            f"the login budget of {keeper.profile.name} is spent", f"try again in {wait} s", retry_after=wait
+        )
+
+
+def _settle(agent: "Agent", keeper: Keeper, profile: Profile, backend: str | None, *, new: bool) -> ConfigError | None:
+    """Write the profile file and put the profile in force, pinned to the store that was used."""
+    profile = profile if backend is None else replace(profile, store=backend)
+    changes = {"base_url": profile.base_url, "store": profile.store}
+    trouble: ConfigError | None = None
+    try:
+        profile = replace(profile, path=files.write_profile(agent.paths, profile.name, changes))
+    except ConfigError as error:
+        trouble = error
+    keeper.profile = profile
+    agent.config = replace(agent.config, profiles={**agent.config.profiles, profile.name: profile})
+    if new:
+        agent.adopt(keeper, start=False)
+    return trouble
+
+
+async def forget(agent: "Agent", name: str) -> tuple[str, ...]:
+    """Forget credential, token and profile file; the files that were left because a person wrote them."""
+    keeper = agent.resolve(name)
+    keeper.feed(states.Storing())
+    generation = keeper.state.generation
+    reply = await keeper.run(jobs.Forget(keeper.target()), prompt=False)
+    if isinstance(reply, Failed) and not reply.missing:
+        keeper.feed(states.Stored(generation, reply))
+        raise failed(reply)
+    kept = reply.kept if isinstance(reply, jobs.Done) else ()
+    keeper.feed(states.Forgotten())
+    try:
+        kept += tuple(files.remove_profile(agent.paths, keeper.profile.name))
+    except ConfigError as error:
+        raise StoreUnavailable(
+            f"the credential is forgotten, but the profile file is still there: {error}",
+            "remove it by hand, then: d7agent reload",
+            reason="store_unreachable",
+        ) from None
+    log.info("%s: the credential was forgotten", name)
+    agent.reload()
+    return kept
+
+
+def failed(reply: Failed) -> AgentError:
+    """A helper's failure as the error a caller gets."""
+    if reply.invalid is not None:
+        return InvalidParameter(reply.message, reply.hint, parameter=reply.invalid)
+    if reply.permanent or reply.unauthorized:
+        return CredentialRejected(reply.message, reply.hint, code=reply.code)
+    if reply.missing:
+        return NoCredential(reply.message, reply.hint)
+    if reply.reason in STORE_REASONS:
+        return StoreUnavailable(reply.message, reply.hint, reason=reply.reason)
+    wait = None if reply.retry_after is None else int(reply.retry_after)
+    return TokenUnavailable(reply.message, reply.hint, reason=reply.reason, retry_after=wait)

@@ -1,0 +1,103 @@
+"""The files the agent lives from: the configuration read whole, and its own state."""
+
+import errno
+import os
+import stat
+from typing import Final, TypeVar
+
+import msgspec
+
+from d7agent.agent.atomic import write_atomic
+from d7agent.agent.profiles import remove_profile, write_profile
+from d7agent.agent.reading import printable, read_text, read_whole
+from d7agent.core.config import Config, Profile, parse
+from d7agent.core.errors import ConfigError
+from d7agent.core.model import DEFAULT_PROFILE
+from d7agent.core.paths import Paths
+
+__all__ = [
+    "fallback",
+    "is_ours",
+    "load",
+    "read_state",
+    "remove_profile",
+    "write_atomic",
+    "write_profile",
+    "write_state",
+]
+
+T = TypeVar("T")
+
+MAX_STATE: Final = 4 * 1024 * 1024  # bytes; 16,384 profiles of some 200 bytes
+
+
+def load(paths: Paths) -> Config:
+    """Read and check every configuration file. Raises ConfigError, a line for each problem in each file."""
+    problems: list[str] = []
+    text = _read(paths.config_file, problems)
+    profiles = [
+        (printable(path), _read(path, problems) or "")  # an unreadable profile still has its name
+        for folder in paths.profile_dirs
+        for path in _toml_files(folder, problems)
+    ]
+    config = None if text is None else (paths.config_file, text)
+    try:
+        result = parse(config, profiles, paths.expand)
+    except ConfigError as error:
+        raise ConfigError("\n".join([*problems, str(error)])) from None
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return result
+
+
+def fallback() -> Config:
+    """What the agent runs with when the very first `load` fails: as with no file at all."""
+    return Config(profiles={DEFAULT_PROFILE: Profile()})
+
+
+def is_ours(path: str) -> bool:
+    """Whether `path` is a folder of this user that nobody else can enter (for `core.paths.user_paths`)."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+
+
+def _read(path: str, problems: list[str]) -> str | None:
+    try:
+        return read_text(path)
+    except ConfigError as error:
+        problems.append(str(error))
+        return None
+
+
+def _toml_files(folder: str, problems: list[str]) -> list[str]:
+    """The paths of `NAME.toml` in order; hidden files are editors' and ours."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        problems.append(f"{folder}: cannot be read: {error.strerror}")
+        return []
+    return [f"{folder}/{name}" for name in sorted(names) if name.endswith(".toml") and not name.startswith(".")]
+
+
+def read_state(path: str, kind: type[T]) -> tuple[T | None, str]:
+    """The state written last, or None and, unless there simply is no file, what is wrong with it."""
+    try:
+        data = read_whole(path, MAX_STATE)
+        return (None, "") if data is None else (msgspec.json.decode(data, type=kind), "")
+    except ConfigError as error:
+        return None, str(error)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return None, f"{path}: not a state file of this version, so it is begun anew: {error}"
+
+
+def write_state(path: str, state: object) -> None:
+    """Write a struct as JSON, 0600, atomically. Raises OSError (full disk, read-only, …)."""
+    data = msgspec.json.encode(state)
+    if len(data) > MAX_STATE:
+        raise OSError(errno.EFBIG, "the state is too large to be read again", path)
+    write_atomic(path, data, 0o600)

@@ -1,0 +1,42 @@
+"""What the server puts up with: every limit by name, with its reason."""
+
+import resource
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+SPARE_FILES: Final = (
+    64  # descriptors for all that is no connection: loop, journal, watches, sinks, 8 helpers with 3 pipes
+)
+UNLIMITED_FILES: Final = 1 << 20  # what "no limit" counts as; the kernel's own ceiling (fs.nr_open) by default
+
+
+class Limits(Struct, frozen=True):
+    """Numbers of connections, bytes and seconds. The defaults are the ones that the README promises."""
+
+    connections: int = 16_384  # 10,000 subscribers and as many again in passing; some 20 MiB
+    per_uid: int = 8_192  # half: one user's runaway program leaves room for all others
+    backlog: int = 4_096  # a stampede waits in the kernel (its own cap, somaxconn, is the same) instead of failing
+    accepts: int = 64  # connections that stock asyncio accepts in one go; more would keep those that ask waiting
+    turn: int = 64  # requests of one connection handled in one turn of the loop, some 1 ms: then others get theirs
+    request_time: float = 10.0  # seconds for the whole of a request: a program writes one in microseconds
+    stall_time: float = 10.0  # seconds a reader may leave its replies without taking a single byte
+    unread: int = 1024 * 1024  # bytes of replies that may wait for a reader before another is added
+    half_requests: int = 32 * 1024 * 1024  # bytes one uid may have waiting here in unfinished or pipelined requests
+    sweep: float = 2.5  # seconds between looks at the two times above; no looks when there is nothing to look at
+
+
+def raise_nofile() -> int:
+    """Raise RLIMIT_NOFILE to its hard limit; the limit now in force."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return UNLIMITED_FILES if hard == resource.RLIM_INFINITY else hard
+
+
+def fit(limits: Limits, files: int) -> Limits:
+    """`limits` with no more connections than `files` descriptors allow, at least one, and half of them for a uid."""
+    connections = max(1, min(limits.connections, files - SPARE_FILES))
+    return msgspec.structs.replace(
+        limits, connections=connections, per_uid=max(1, min(limits.per_uid, connections // 2))
+    )

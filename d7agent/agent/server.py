@@ -1,0 +1,132 @@
+"""The listening side: accepts peers, keeps them within the limits, and looks after those that keep us waiting."""
+
+import asyncio
+import logging
+import socket
+from typing import Final
+
+from d7agent import __version__
+from d7agent.agent.call import Call, Handler
+from d7agent.agent.connection import Connection
+from d7agent.agent.limits import Limits, fit, raise_nofile
+from d7agent.agent.peers import Peer
+from d7agent.agent.roster import Roster, Share
+from d7agent.core.clock import Clock, SystemClock
+from d7agent.wire.framing import Shared
+from d7agent.wire.service import Service
+
+__all__ = ["Call", "Handler", "Limits", "Peer", "Server", "fit", "raise_nofile"]
+
+LOG_EVERY: Final = 60.0  # seconds between two log lines about a full house
+
+log = logging.getLogger("d7agent.agent.server")
+
+
+class Server:
+    """Serves `handler` on any number of listening sockets, in one event loop.
+
+    `limits` should have been through `fit`. `clock` times the peers that keep us waiting; the loop's own timer only
+    wakes us to look, and only while there is somebody to look at: an idle server has no timer.
+    """
+
+    loop: asyncio.AbstractEventLoop
+
+    def __init__(self, handler: Handler, limits: Limits = Limits(), clock: Clock | None = None) -> None:
+        self.handler = handler
+        self.limits = limits
+        self.clock: Clock = clock or SystemClock()
+        self.service = Service(__version__)
+        self.shared = Shared()
+        self.roster: Roster[Connection] = Roster(limits)
+        self._listeners: list[asyncio.Server] = []
+        self._all: set[Connection] = set()
+        self._watched: dict[Connection, None] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._empty: asyncio.Event = asyncio.Event()
+        self._closing = False
+        self._full_logged = -LOG_EVERY
+
+    @property
+    def connections(self) -> int:
+        """How many peers are connected."""
+        return self.roster.count
+
+    async def listen(self, sock: socket.socket) -> None:
+        """Accept from a bound AF_UNIX stream socket, which is the server's from now on. Its file is left alone."""
+        self.loop = asyncio.get_running_loop()
+        sock.setblocking(False)
+        # create_server and not create_unix_server: that one would remove the file of a socket that is systemd's.
+        listener = await self.loop.create_server(lambda: Connection(self), sock=sock, backlog=self.limits.accepts)
+        self._listeners.append(listener)
+        sock.listen(self.limits.backlog)  # again: to stock asyncio the number above is also that of accepts in one go
+        log.debug("listening on %s", sock.getsockname())
+
+    def policy_changed(self) -> None:
+        """Ask Handler.admit anew: at once for peers with an open call, which ends if refused, else at their next one."""
+        for connection in tuple(self._all):
+            connection.policy_changed()
+
+    async def close(self, grace: float) -> None:
+        """Stop accepting, send what is waiting to be sent for at most `grace` seconds, close every connection.
+
+        Open calls end unanswered: whoever wants them answered does so before.
+        """
+        self._closing = True
+        for listener in self._listeners:
+            listener.close()
+        for connection in tuple(self._all):
+            connection.close()
+        await self._emptied(grace)
+        for connection in tuple(self._all):
+            connection.abort()
+        await self._emptied(1.0)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+    async def _emptied(self, seconds: float) -> None:
+        if not self._all:
+            return
+        self._empty.clear()
+        try:
+            await asyncio.wait_for(self._empty.wait(), seconds)
+        except TimeoutError:
+            log.debug("%d connections are still open", len(self._all))
+
+    # The connections' side (agent.connection.Host).
+
+    def opened(self, connection: Connection) -> Share[Connection] | None:
+        """A connection has come; None when it must go again."""
+        share = None if self._closing else self.roster.join(connection.peer.uid)
+        if share is not None:
+            self._all.add(connection)
+        elif not self._closing:
+            self._tell_full(connection.peer.uid)
+        return share
+
+    def closed(self, connection: Connection, share: Share[Connection]) -> None:
+        """It gives its place back."""
+        self.roster.leave(share, connection)
+        self._all.discard(connection)
+        self._watched.pop(connection, None)
+        if not self._all:
+            self._empty.set()
+
+    def watch(self, connection: Connection) -> None:
+        """Inspect the connection at every sweep, as long as it says so."""
+        self._watched[connection] = None
+        if self._sweeper is None:
+            self._sweeper = self.loop.call_later(self.limits.sweep, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        now = self.clock.now().boot
+        watched, self._watched = self._watched, {}
+        for connection in watched:
+            if connection.inspect(now):
+                self.watch(connection)
+
+    def _tell_full(self, uid: int) -> None:
+        now = self.clock.now().boot
+        if now - self._full_logged >= LOG_EVERY:
+            self._full_logged = now
+            log.warning("refused a connection of uid %d: %d are open, none of them idle", uid, self.connections)

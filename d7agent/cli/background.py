@@ -1,0 +1,171 @@
+"""An agent as a process of its own: started in the background, waited for, its log kept."""
+
+import contextlib
+import os
+import re
+import select
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, Final, NoReturn
+
+from d7agent.cli.output import Failure
+from d7agent.client.blocking import Agent, NoAgent
+from d7agent.core.clock import boot_time
+from d7agent.core.errors import ConfigError
+from d7agent.core.paths import Paths, user_paths
+
+START_LIMIT: Final = 15.0  # seconds until a started agent answers; it takes a fraction of one on an idle machine
+LOOK: Final = 0.02  # seconds between two tries to reach it
+MAX_LOG: Final = 1024 * 1024  # bytes; a longer log makes room at the next start
+NOT_ITS_OWN: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+PR_SET_PDEATHSIG: Final = 1  # prctl(2)
+
+
+def own_paths() -> Paths:
+    """Where this user's own agent has its things. Raises Failure when HOME is of no use."""
+    from d7agent.cli.autostart import is_ours
+
+    uid = os.geteuid()
+    try:
+        return user_paths(os.environ, uid, lambda path: is_ours(path, uid))
+    except ConfigError as error:
+        raise Failure(str(error), "an agent of your own needs a home folder") from None
+
+
+@contextlib.contextmanager
+def lock_file(socket: str) -> Iterator[int]:
+    """The lock file beside the socket, open; its folder is made (0700) when missing."""
+    folder = os.path.dirname(socket)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    lock = os.open(f"{folder}/start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def pause() -> None:
+    """Let others get on for a moment."""
+    select.select([], [], [], LOOK)
+
+
+def start(socket: str, *, idle_exit: int | None = None, tied: bool = False) -> int:
+    """Start an agent on this socket and wait until it answers; its pid. Raises Failure with what its log says last.
+
+    `tied`: it is our child and ends when we do; otherwise it is nobody's child, in a session of its own.
+    """
+    argv = [sys.executable, "-P", "-m", "d7agent", "run", "--socket", socket]
+    if idle_exit is not None:
+        argv += ["--idle-exit", str(idle_exit)]
+    log = _open_log(own_paths().state_dir)
+    with log:
+        pid = _spawn_tied(argv, log.fileno()) if tied else _spawn(argv, log.fileno())
+        _wait(socket, pid, log)
+    return pid
+
+
+def _open_log(folder: str) -> BinaryIO:
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    path = f"{folder}/agent.log"
+    with contextlib.suppress(FileNotFoundError):
+        if os.stat(path).st_size > MAX_LOG:
+            os.replace(path, f"{path}.old")
+    number = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    log = open(number, "rb", buffering=0)  # noqa: SIM115  the caller closes it
+    log.seek(0, os.SEEK_END)
+    return log
+
+
+def _spawn(argv: list[str], log: int) -> int:
+    """Run argv as nobody's child; its pid."""
+    reader, writer = os.pipe()
+
+    def middle() -> None:
+        os.setsid()
+        os.write(writer, str(_fork(lambda: _become(argv, log))).encode())
+
+    child = _fork(middle)
+    os.close(writer)
+    told = os.read(reader, 32)
+    os.close(reader)
+    os.waitpid(child, 0)
+    return int(told or b"0")
+
+
+def _spawn_tied(argv: list[str], log: int) -> int:
+    """Run argv as our child that the kernel ends with us; its pid."""
+    import ctypes
+
+    libc, parent = ctypes.CDLL(None), os.getpid()
+
+    def child() -> None:
+        os.setsid()
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() == parent:
+            _become(argv, log)
+
+    return _fork(child)
+
+
+def _fork(body: Callable[[], None]) -> int:
+    """The pid of a child that runs the body and no more."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        body()
+    finally:
+        os._exit(127)
+
+
+def _become(argv: list[str], log: int) -> NoReturn:
+    """Replace this process by argv: no terminal, no descriptor of the user's, no folder kept busy."""
+    os.chdir("/")
+    os.umask(0o077)
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.closerange(3, 65536)
+    os.execve(argv[0], argv, {name: value for name, value in os.environ.items() if name not in NOT_ITS_OWN})
+
+
+def _wait(socket: str, pid: int, log: BinaryIO) -> None:
+    end = boot_time() + START_LIMIT
+    pidfd = _pidfd(pid)
+    try:
+        while not _alive(socket):
+            if pidfd is None or select.select([pidfd], [], [], LOOK)[0]:
+                raise Failure(f"the agent did not start: {_last_line(log)}", f"its log is {_name(log)}", 3)
+            if boot_time() > end:
+                os.kill(pid, signal.SIGTERM)
+                raise Failure(f"the agent did not answer within {START_LIMIT:g} s", f"its log is {_name(log)}", 3)
+    finally:
+        if pidfd is not None:
+            os.close(pidfd)
+
+
+def _alive(socket: str) -> bool:
+    try:
+        with Agent(socket, timeout=START_LIMIT) as agent:
+            agent.status()
+    except NoAgent:
+        return False
+    return True
+
+
+def _pidfd(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+def _last_line(log: BinaryIO) -> str:
+    """What the agent said last since it was started, without the priority that journald takes."""
+    lines = [line for line in (log.read() or b"").decode(errors="replace").splitlines() if line.strip()]
+    return re.sub(r"^<\d>", "", lines[-1]) if lines else "it ended without a word"
+
+
+def _name(log: BinaryIO) -> str:
+    return os.readlink(f"/proc/self/fd/{log.fileno()}")

@@ -1,0 +1,35 @@
+"""The way to the agent: reach it, start one where that is allowed, and ask for a token."""
+
+from typing import Any
+
+from d7agent.cli import pending
+from d7agent.client.blocking import MARGIN, Agent, NoAgent, parse_reply, token_of
+
+
+def reach(socket: str | None, *, start: bool = False, timeout: float = 15.0) -> Agent:
+    """A connected agent; where none answers and `start` says so, one that was started for it.
+
+    `timeout` is the limit of a call in seconds. Raises NoAgent, with a hint that fits this machine, or PermissionDenied.
+    """
+    agent = Agent(socket, timeout)
+    try:
+        agent.connect()
+    except NoAgent as error:
+        if error.fields.get("busy"):
+            raise
+        from d7agent.cli import autostart
+
+        autostart.revive(error, socket, start=start)
+        agent.connect()
+    return agent
+
+
+def ask_token(
+    profile: str | None, socket: str | None, min_validity: int | None, max_wait: int, no_start: bool
+) -> dict[str, Any]:
+    """The Token (see the interface file), from the reply that the short way left or from the agent. Raises AgentError."""
+    reply = pending.take()
+    if reply is not None:
+        return token_of(parse_reply(reply))
+    with reach(socket, start=not no_start, timeout=max_wait + MARGIN) as agent:
+        return agent.get(profile, min_validity=min_validity, max_wait=max_wait)

@@ -1,0 +1,94 @@
+"""The options that commands share, and the command class that repeats no stray argument."""
+
+import re
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import click
+
+from d7agent.cli.output import Failure
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MAX_WAIT: Final = 20  # seconds; Nagios kills a check after 30
+LONGEST: Final = 366 * 24 * 3600  # seconds; what the wire allows
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+class Command(click.Command):
+    """A command that does not repeat arguments it has no use for: they may be secrets that belong on stdin."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click's, with a usage error that keeps the extra arguments to itself."""
+        ctx.allow_extra_args = True
+        rest = super().parse_args(ctx, args)
+        if rest and not ctx.resilient_parsing:
+            hint = f"`{ctx.command_path} --help` shows the usage; tokens and secrets go to stdin, never onto the command line"
+            raise Failure(f"{len(rest)} argument{'s' * (len(rest) > 1)} too many", hint, 2)
+        return rest
+
+
+def check_profile(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Let only profile names through, and repeat nothing else: it may be a secret in the wrong place."""
+    if value is None or ctx.resilient_parsing or _NAME.fullmatch(value):
+        return value
+    raise Failure(
+        "that is no profile name: small letters, digits, _ and -, at most 64, a letter or digit first",
+        "`d7agent status` lists the profiles",
+        2,
+    )
+
+
+def complete_profile(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The agent's profiles that begin so; none when it does not answer."""
+    from d7agent.client.blocking import Agent, AgentError
+
+    try:
+        with Agent(ctx.params.get("socket"), timeout=1) as agent:
+            profiles = agent.status()["profiles"]
+    except AgentError:
+        return []
+    return [name for name in (str(p.get("profile", "")) for p in profiles) if name.startswith(incomplete)]
+
+
+def profile_option(function: F) -> F:
+    """`-p/--profile NAME`."""
+    return click.option(
+        "-p", "--profile", metavar="NAME", callback=check_profile, shell_complete=complete_profile,
+        help="Which profile; without it the agent's default one.",
+    )(function)  # fmt: skip
+
+
+def socket_option(function: F) -> F:
+    """`--socket PATH`."""
+    return click.option(
+        "--socket", metavar="PATH", type=click.Path(),
+        help="The agent's socket; without it $D7AGENT_SOCK, your own agent's, the system's.",
+    )(function)  # fmt: skip
+
+
+def no_start_option(function: F) -> F:
+    """`--no-start`."""
+    return click.option("--no-start", is_flag=True, help="Fail when no agent runs instead of starting one.")(function)
+
+
+def min_validity_option(function: F) -> F:
+    """`--min-validity SECONDS`."""
+    return click.option(
+        "--min-validity", metavar="SECONDS", type=click.IntRange(0, LONGEST), help="How long the token must still be good."
+    )(function)
+
+
+def max_wait_option(function: F) -> F:
+    """`--max-wait SECONDS`."""
+    return click.option(
+        "--max-wait", metavar="SECONDS", type=click.IntRange(0, LONGEST), default=MAX_WAIT, show_default=True,
+        help="How long to wait for a token.",
+    )(function)  # fmt: skip
+
+
+def token_options(function: F) -> F:
+    """What every command takes that asks for a token, and starts an agent for it."""
+    for option in (no_start_option, max_wait_option, min_validity_option, socket_option, profile_option):
+        function = option(function)
+    return function

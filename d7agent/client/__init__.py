@@ -1,0 +1,5 @@
+"""For programs: `blocking` (one file, standard library only), what `import d7agent` offers, and its relatives."""
+
+from d7agent.client.blocking import Agent, AgentError, Token, header, token
+
+__all__ = ["Agent", "AgentError", "Token", "header", "token"]

@@ -1,0 +1,101 @@
+"""A token's times, read from its claims and pinned to the boot clock. Claims are trusted for nothing but time."""
+
+import base64
+import binascii
+import math
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from d7agent.core.model import Grant, Secret, Stamp, fingerprint
+
+SANE_SKEW: Final = 24 * 3600.0  # seconds; a Date header further off than a day says more about a proxy than about us
+FAR: Final = 10 * 365 * 24 * 3600.0  # seconds; `exp` in the year 9999 is capped here, so that sums stay exact
+
+
+class ExpiredOnArrival(ValueError):
+    """The token was dead when it came."""
+
+
+class Claims(Struct, frozen=True):
+    """`exp` and `iat` of RFC 7519 section 4.1, unix seconds; None where absent or not a finite number."""
+
+    exp: float | None = None
+    iat: float | None = None
+
+
+def read_claims(token: str) -> Claims:
+    """The times a token names. A token that is no JWT, or rubbish, names none; never raises."""
+    parts = token.split(".")
+    if len(parts) not in (2, 3):  # D7's own sample has two parts
+        return Claims()
+    try:
+        payload = msgspec.json.decode(_base64url(parts[1]))
+    except (msgspec.DecodeError, binascii.Error, ValueError, RecursionError):
+        return Claims()
+    if not isinstance(payload, dict):
+        return Claims()
+    return Claims(exp=_number(payload.get("exp")), iat=_number(payload.get("iat")))
+
+
+def _base64url(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < 1e15 and math.isfinite(value) else None
+
+
+def grant(
+    token: Secret,
+    received: Stamp,
+    *,
+    date: float | None = None,
+    token_type: str = "bearer",  # noqa: S107  the type's name, no secret
+    ready_made: bool = False,
+) -> Grant:
+    """The token with its times. `date`: the reply's Date header, unix seconds. Raises ExpiredOnArrival."""
+    claims = read_claims(token.reveal())
+    skew = None if date is None else date - received.wall
+    issued_at = claims.iat if claims.iat is not None else (None if ready_made else received.wall)
+    made = Grant(
+        access_token=token,
+        fingerprint=fingerprint(token.reveal()),
+        received=received,
+        token_type=token_type,
+        issued_at=issued_at,
+        skew=skew,
+        ready_made=ready_made,
+    )
+    if claims.exp is None:
+        return made
+    left = min(_time_left(claims.exp, received.wall, skew), FAR)
+    life = left if claims.iat is None else min(claims.exp - claims.iat, FAR)
+    if left <= 0 or life <= 0:
+        raise ExpiredOnArrival
+    return msgspec.structs.replace(made, expires=received.boot + min(left, life), lifetime=life)
+
+
+def _time_left(exp: float, wall: float, skew: float | None) -> float:
+    """Seconds from receipt to `exp`, by D7's clock where its Date header is sane, else the careful one of the two."""
+    if skew is None:
+        return exp - wall
+    by_date = exp - (wall + skew)
+    if abs(skew) <= SANE_SKEW:
+        return by_date
+    positive = [left for left in (by_date, exp - wall) if left > 0]
+    return min(positive, default=0.0)
+
+
+def carried(received: Stamp, now: Stamp) -> Stamp:
+    """A stamp from a former agent in terms of this boot. After a reboot the wall clock is all there is.
+
+    A stamp from the future counts as now.
+    """
+    if received.boot_id and received.boot_id == now.boot_id:
+        return received
+    age = max(0.0, now.wall - received.wall)
+    return Stamp(boot=now.boot - age, wall=received.wall, boot_id=now.boot_id)

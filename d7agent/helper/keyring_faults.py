@@ -1,0 +1,45 @@
+"""Every way out of keyring, secretstorage and D-Bus, sorted once.
+
+By the names of the exceptions' classes: importing those classes would load all of keyring for a bus that is not there.
+"""
+
+from typing import Final
+
+from d7agent.helper.faults import JobFault, StoreLocked, StoreUnreachable, plain
+
+BUS_HINT: Final = "start the agent in your desktop session or give it DBUS_SESSION_BUS_ADDRESS, or choose directory:PATH"
+DAEMON_HINT: Final = "start a keyring (gnome-keyring, KWallet, KeePassXC), or choose: d7agent login --store directory:PATH"
+DESKTOP_HINT: Final = "log in to the desktop, or unlock the keyring there; the agent then goes on by itself"
+LOCKED: Final = frozenset({"KeyringLocked", "LockedException"})
+NO_BUS: Final = frozenset({"FileNotFoundError", "ConnectionError", "KeyError"})
+NO_DAEMON: Final = frozenset({"SecretServiceNotAvailableException", "NoKeyringError", "InitError", "RuntimeError"})
+IS_LOCKED: Final = "org.freedesktop.Secret.Error.IsLocked"
+
+
+def sorted_fault(error: BaseException) -> JobFault:
+    """The fault for an exception that came out of a keyring call. Words of unknown classes are not repeated."""
+    if isinstance(error, JobFault):
+        return error
+    kinds = {kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__}
+    words = plain(str(error))
+    if kinds & LOCKED or IS_LOCKED in str(getattr(error, "name", "")):
+        return StoreLocked("the keyring is locked", DESKTOP_HINT)
+    if "PromptDismissedException" in kinds or "Cancelled by user" in words:
+        return StoreLocked("the keyring is locked or not made yet, and its prompt was not answered", DESKTOP_HINT)
+    if "PermissionError" in kinds:
+        return StoreUnreachable("the session bus belongs to another user", BUS_HINT)
+    if kinds & NO_BUS:
+        return StoreUnreachable("there is no session bus to find a keyring on", BUS_HINT)
+    if kinds & NO_DAEMON:
+        return StoreUnreachable(f"the keyring is not there: {words}", DAEMON_HINT)
+    if "DBusErrorResponse" in kinds:
+        return StoreUnreachable(f"the keyring answered {plain(str(getattr(error, 'name', 'an error')))}", DAEMON_HINT)
+    return StoreUnreachable(f"the keyring failed with {type(error).__name__}", DAEMON_HINT)
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
