@@ -9,14 +9,25 @@ from d7agent.core.durations import format_duration, parse_duration
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("12h", 43_200), ("30m", 1_800), ("90s", 90), ("1d", 86_400), ("1h30m", 5_400), (3600, 3_600), ("60", 60), ("0s", 0)],
+    [
+        ("12h", 43_200),
+        ("30m", 1_800),
+        ("90s", 90),
+        ("1d", 86_400),
+        ("1h30m", 5_400),
+        (3600, 3_600),
+        ("60", 60),
+        ("0s", 0),
+    ],
 )
 def test_spans_are_read(text: str | int, seconds: int) -> None:
     """Each unit, several of them, and a bare number of seconds."""
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", " ", "h", "1w", "-1h", "1.5h", "1m1h", "1h1h", "1 h", "１h", -5, "1e3", "9" * 400])
+@pytest.mark.parametrize(
+    "text", ["", " ", "h", "1w", "-1h", "1.5h", "1m1h", "1h1h", "1 h", "\uff11h", -5, "1e3", "9" * 400]
+)
 def test_anything_else_is_refused(text: str | int) -> None:
     """No sign, no fraction, no other unit, no wrong order, no other digits."""
     with pytest.raises(ValueError, match="span of time"):

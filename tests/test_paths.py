@@ -12,6 +12,7 @@ RUN = {**HOME, "XDG_RUNTIME_DIR": "/run/user/7"}
 
 
 def user(env: Mapping[str, str], ours: bool = False) -> Paths:
+    """The places of uid 7, whose runtime folder exists or does not."""
     return user_paths(env, 7, lambda path: ours and path == "/run/user/7")
 
 
@@ -91,7 +92,13 @@ def test_specifiers(text: str, expanded: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [("%x/a", "must not hold %x"), ("/a%", "must not hold %"), ("~bob/a", "~USER"), ("%t/a", "no runtime folder"), ("%d", "no cred")],
+    [
+        ("%x/a", "must not hold %x"),
+        ("/a%", "must not hold %"),
+        ("~bob/a", "~USER"),
+        ("%t/a", "no runtime folder"),
+        ("%d", "no cred"),
+    ],
 )
 def test_specifiers_that_stand_for_nothing(text: str, problem: str) -> None:
     """Unknown letters, other users' homes, and folders that are not there."""
@@ -131,7 +138,7 @@ def test_where_clients_look(explicit: str | None, env: dict[str, str], candidate
 @pytest.mark.parametrize("path", ["/" + "x" * 107, "/" + "é" * 54, "/a\0b"])
 def test_a_path_that_no_socket_can_have_is_an_error_with_a_hint(path: str) -> None:
     """107 bytes, not characters, and only where the user named the path."""
-    with pytest.raises(ConfigError, match="--socket|no path"):
+    with pytest.raises(ConfigError, match=r"--socket|no path"):
         client_sockets(path, RUN, 7)
     with pytest.raises(ConfigError):
         client_sockets(None, {**RUN, "D7AGENT_SOCK": path}, 7)

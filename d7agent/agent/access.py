@@ -79,10 +79,10 @@ def _number(name: str, key: str, find: Callable[[str], int], problems: list[str]
 class Policy:
     """Who may do what with the agent of `owner_uid`; `allowed` has effect on the `system` agent only."""
 
-    def __init__(self, owner_uid: int, *, system: bool, allowed: Allowed = Allowed()) -> None:
+    def __init__(self, owner_uid: int, *, system: bool, allowed: Allowed | None = None) -> None:
         self._owner = owner_uid
         self._system = system
-        self._allowed = allowed
+        self._allowed = allowed or Allowed()
 
     def trusts(self, uid: int) -> bool:
         """Whether `uid` is the owner or root, who may do everything."""

@@ -6,49 +6,26 @@ wiped before the loop gets its next turn: so one receive buffer serves all conne
 """
 
 import asyncio
-import contextlib
 import logging
 import socket
 from _socket import socket as plain_socket
 from collections import OrderedDict
-from typing import Final, Protocol
+from typing import Final
 
-from d7agent.agent.call import NOTHING, Call, Handler
-from d7agent.agent.limits import Limits
+from d7agent.agent.call import Call
+from d7agent.agent.dispatch import handle, own_answer, refusal
+from d7agent.agent.host import Host
 from d7agent.agent.outbox import Outbox
-from d7agent.agent.peers import Peer, credentials
-from d7agent.agent.roster import Roster, Share
-from d7agent.core.clock import Clock
-from d7agent.core.errors import AgentError, InvalidParameter, PermissionDenied
-from d7agent.wire.framing import Inbox, ProtocolError, Shared, decode_call, encode_error
+from d7agent.agent.peers import Peer, credentials, has_hung_up
+from d7agent.agent.roster import Share
+from d7agent.core.errors import AgentError
+from d7agent.wire.framing import Inbox, ProtocolError, decode_call, encode_error
 from d7agent.wire.messages import Envelope
-from d7agent.wire.service import Service
 
 QUICK: Final = b'{"method":"io.d7agent.GetToken"'  # how a request begins that can hold no secret and may be copied
 QUICK_MAX: Final = 512  # bytes with the NUL; the longest such request of a client of ours has some 150
 
 log = logging.getLogger("d7agent.agent.connection")
-
-
-class Host(Protocol):
-    """What all connections share: agent.server.Server."""
-
-    handler: Handler
-    limits: Limits
-    clock: Clock
-    service: Service
-    shared: Shared
-    roster: "Roster[Connection]"
-    loop: asyncio.AbstractEventLoop
-
-    def opened(self, connection: "Connection") -> "Share[Connection] | None":
-        """A connection has come; None when it must go again."""
-
-    def closed(self, connection: "Connection", share: "Share[Connection]") -> None:
-        """It gives its place back."""
-
-    def watch(self, connection: "Connection") -> None:
-        """Call its `inspect` from time to time, as long as that says so."""
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -98,9 +75,8 @@ class Connection(asyncio.BufferedProtocol):
 
     # What the loop calls.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  a stream socket's
         """The peer has connected: see who it is, and whether its request is already there."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  a stream socket's
         self._transport = transport
         sock = transport.get_extra_info("socket")
         # Our own object for two calls: asyncio's has no recv_into, uvloop's costs a new socket for each of its calls.
@@ -113,7 +89,7 @@ class Connection(asyncio.BufferedProtocol):
                 return
             self._idle = share.idle
             self._outbox = Outbox(transport, self._host.limits, self._host.clock)
-            self._admit()
+            self._refused()
             self._rest()
             self._peek(own)
         finally:
@@ -188,12 +164,12 @@ class Connection(asyncio.BufferedProtocol):
         call = self._call
         if call is None:
             return
-        self._admit()
-        if self._refusal is not None:
+        frame = self._refused()
+        if frame is not None:
             self._call = None
             call.gone()
             if not call.oneway:
-                self._send(self._refusal)
+                self._send(frame)
             self._resume()
 
     def inspect(self, now: float) -> bool:
@@ -264,62 +240,30 @@ class Connection(asyncio.BufferedProtocol):
         self._again = self._host.loop.call_soon(self._turn)
 
     def _handle(self, message: memoryview) -> None:
-        oneway = False
         try:
             envelope = decode_call(message)
-            oneway = bool(envelope.oneway)
-            frame = self._own_answer(envelope)
         except AgentError as error:
-            frame = encode_error(error)
+            self._send(encode_error(error))
+            return
+        frame = self._refused() or own_answer(self._host.service, envelope)
         if frame is None:
             self._hand_on(envelope)
-        elif not oneway:
+        elif not envelope.oneway:
             self._send(frame)
-
-    def _own_answer(self, envelope: Envelope) -> bytes | None:
-        """The answer to what is not the handler's to answer."""
-        if not self._checked:
-            self._admit()
-        if self._refusal is not None:
-            return self._refusal
-        if envelope.upgrade:
-            raise InvalidParameter("upgrade: no method here changes the protocol", "leave it out", parameter="upgrade")
-        parameters = memoryview(envelope.parameters)
-        if parameters[0] != ord("{") and parameters != b"null":
-            raise InvalidParameter("parameters: not an object", "write {} for none", parameter="parameters")
-        return self._host.service.answer(envelope.method, envelope.parameters)
 
     def _hand_on(self, envelope: Envelope) -> None:
         view = memoryview(envelope.parameters)
-        call = Call(
-            self,
-            self.peer,
-            envelope.method,
-            NOTHING if view == b"null" else view,
-            more=bool(envelope.more),
-            oneway=bool(envelope.oneway),
-        )
-        self._call = call
-        try:
-            self._host.handler.call(call)
-        except AgentError as error:
-            call.error(error)
-        except Exception:
-            log.exception("%s failed", call.method)
+        more, oneway = bool(envelope.more), bool(envelope.oneway)
+        self._call = Call(self, self.peer, envelope.method, view, more=more, oneway=oneway)
+        if not handle(self._host.handler, self._call):
             self._drop("its call failed")
-        finally:
-            call.parameters = NOTHING
-            with contextlib.suppress(BufferError):  # a slice of it was kept; what it shows is wiped with the turn
-                view.release()
 
-    def _admit(self) -> None:
-        try:
-            refusal = self._host.handler.admit(self.peer)
-        except Exception:
-            log.exception("%r cannot be checked", self.peer)
-            refusal = PermissionDenied("the agent cannot check who is asking", "the agent's log says why")
-        self._refusal = None if refusal is None else encode_error(refusal)
-        self._checked = True
+    def _refused(self) -> bytes | None:
+        """The error frame for a peer that may not ask, None for one that may."""
+        if not self._checked:
+            self._refusal = refusal(self._host.handler, self.peer)
+            self._checked = True
+        return self._refusal
 
     # Between two turns.
 
@@ -368,13 +312,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._call is not None and (self._eof or not self._reading)
 
     def _hung_up(self) -> bool:
-        """Whether the peer has closed its socket for good, and not just its sending side."""
-        number = self._transport.get_extra_info("socket").fileno()
-        if number < 0:
-            return True
-        poll = select.poll()
-        poll.register(number, 0)  # POLLHUP is told unasked
-        return any(events & select.POLLHUP for _, events in poll.poll(0))
+        return has_hung_up(self._transport.get_extra_info("socket").fileno())
 
     def _leave(self) -> None:
         share, self._share = self._share, None

@@ -9,6 +9,7 @@ import os
 import select
 import socket
 import struct
+from _socket import socket as plain_socket
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -126,10 +127,9 @@ class Peer:
             os.close(pidfd)
 
 
-def credentials(sock: Socket) -> tuple[int, int, int]:
+def credentials(sock: plain_socket) -> tuple[int, int, int]:
     """uid, gid and pid of the peer of a connected socket (struct ucred in unix(7))."""
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
-    pid, uid, gid = UCRED.unpack(raw)  # type: ignore[arg-type]  with a buffer length it is bytes
+    pid, uid, gid = UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
     return uid, gid, pid
 
 
@@ -149,6 +149,15 @@ def is_alive(pidfd: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return not poll.poll(0)
+
+
+def has_hung_up(number: int) -> bool:
+    """Whether the peer of socket descriptor `number` has closed it for good, and not just its sending side."""
+    if number < 0:
+        return True
+    poll = select.poll()
+    poll.register(number, 0)  # POLLHUP is told unasked
+    return any(events & select.POLLHUP for _, events in poll.poll(0))
 
 
 def local_name(uid: int) -> str | None:

@@ -31,13 +31,13 @@ class Server:
 
     loop: asyncio.AbstractEventLoop
 
-    def __init__(self, handler: Handler, limits: Limits = Limits(), clock: Clock | None = None) -> None:
+    def __init__(self, handler: Handler, limits: Limits | None = None, clock: Clock | None = None) -> None:
         self.handler = handler
-        self.limits = limits
+        self.limits = limits or Limits()
         self.clock: Clock = clock or SystemClock()
         self.service = Service(__version__)
         self.shared = Shared()
-        self.roster: Roster[Connection] = Roster(limits)
+        self.roster: Roster[Connection] = Roster(self.limits)
         self._listeners: list[asyncio.Server] = []
         self._all: set[Connection] = set()
         self._watched: dict[Connection, None] = {}
@@ -62,7 +62,7 @@ class Server:
         log.debug("listening on %s", sock.getsockname())
 
     def policy_changed(self) -> None:
-        """Ask Handler.admit anew: at once for peers with an open call, which ends if refused, else at their next one."""
+        """Ask Handler.admit anew: now where a call is open, which ends if refused, else at the peer's next call."""
         for connection in tuple(self._all):
             connection.policy_changed()
 

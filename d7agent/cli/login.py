@@ -19,8 +19,12 @@ DEFAULT_STORE: Final = "keyring"
 @click.argument("name", metavar="[PROFILE]", required=False, callback=options.check_profile,
                 shell_complete=options.complete_profile)  # fmt: skip
 @click.option("--token", "ready_made", is_flag=True, help="Store a ready-made access token in place of id and secret.")
-@click.option("--stdin", "piped", is_flag=True, help="Read client id and client secret (or the token) from stdin, a line each.")
-@click.option("--from-env", is_flag=True, help="Take D7_CLIENT_ID and D7_CLIENT_SECRET, or D7_API_TOKEN, from the environment.")
+@click.option(
+    "--stdin", "piped", is_flag=True, help="Read client id and client secret (or the token) from stdin, a line each."
+)
+@click.option(
+    "--from-env", is_flag=True, help="Take D7_CLIENT_ID and D7_CLIENT_SECRET, or D7_API_TOKEN, from the environment."
+)
 @click.option("--base-url", metavar="URL", help="D7's address, if not https://api.d7networks.com; kept in the profile.")
 @click.option("--store", metavar="STORE", help="keyring[:BACKEND], directory:PATH, command:ARGV or environment[:PREFIX]; "
               "kept in the profile.")  # fmt: skip

@@ -75,7 +75,10 @@ def no_start_option(function: F) -> F:
 def min_validity_option(function: F) -> F:
     """`--min-validity SECONDS`."""
     return click.option(
-        "--min-validity", metavar="SECONDS", type=click.IntRange(0, LONGEST), help="How long the token must still be good."
+        "--min-validity",
+        metavar="SECONDS",
+        type=click.IntRange(0, LONGEST),
+        help="How long the token must still be good.",
     )(function)
 
 

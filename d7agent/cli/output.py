@@ -28,7 +28,9 @@ def out(text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise Failure(f"cannot write to standard output: {error.strerror}", "nothing, or not all, was written") from None
+        raise Failure(
+            f"cannot write to standard output: {error.strerror}", "nothing, or not all, was written"
+        ) from None
 
 
 def fail(message: str, hint: str, exit_code: int) -> int:

@@ -58,7 +58,9 @@ def reject(profile: str | None, socket: str | None, max_wait: int) -> None:
     with reach(socket, timeout=max_wait + MARGIN) as agent:
         token = token_of(agent.call("RejectToken", params))
     if token["access_token"] == refused:
-        output.out(f"Profile {_name(token)}: D7 accepts this token. Check the header of the request that was refused.\n")
+        output.out(
+            f"Profile {_name(token)}: D7 accepts this token. Check the header of the request that was refused.\n"
+        )
     else:
         output.out(f"Profile {_name(token)} has another token, {spans.validity(token.get('valid_for'))}.\n")
 

@@ -29,15 +29,16 @@ FORMATS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {"table": as_table,
 
 
 @click.command(cls=options.Command)
-@click.option("--format", "form", type=click.Choice(list(FORMATS)), default="table", help="table (default) or json.")
-@click.option("--json", "form", flag_value="json", help="The same as --format json.")
+@click.option("--format", "form", type=click.Choice(list(FORMATS)), default="table", show_default=True,
+              help="table for people, json for programs.")  # fmt: skip
+@click.option("--json", "json_too", is_flag=True, help="The same as --format json.")
 @options.profile_option
 @options.socket_option
-def status(form: str, profile: str | None, socket: str | None) -> None:
+def status(form: str, json_too: bool, profile: str | None, socket: str | None) -> None:
     """Show the agent and its profiles: state, time left, next refresh, the last error and what to do about it.
 
     Status 0 whenever the agent answers, whatever it says: a monitoring system wants `d7agent check`.
     """
     with reach(socket) as agent:
         found = agent.status(profile)
-    output.out(FORMATS[form](found))
+    output.out(FORMATS["json" if json_too else form](found))

@@ -37,7 +37,9 @@ def token(no_newline: bool, **asked: Any) -> None:
     answer = ask_token(**asked)
     output.out(str(answer["access_token"]) + ("" if no_newline else "\n"))
     if sys.stdout.isatty():
-        output.note("hint: the token stays in this terminal's scrollback; `d7agent header | curl -H @- URL` shows it nowhere")
+        output.note(
+            "hint: the token stays in this terminal's scrollback; `d7agent header | curl -H @- URL` shows it nowhere"
+        )
 
 
 @click.command(cls=options.Command)

@@ -7,7 +7,6 @@
 Every call has a time limit, and the server's uid (SO_PEERCRED) is checked before a byte is sent: own, root or d7agent.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -17,7 +16,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, overload
+from typing import Any, Self
 
 INTERFACE = "io.d7agent"
 SYSTEM_SOCKET = "/run/d7agent/agent.sock"
@@ -33,8 +32,8 @@ class AgentError(Exception):
     `exit_code` is what the d7agent command exits with; `fields` holds further parameters of the wire error.
     """
 
-    exit_code: ClassVar[int] = 1
-    advice: ClassVar[str] = "`d7agent status` shows how the agent does"
+    exit_code = 1
+    advice = "`d7agent status` shows how the agent does"
 
     def __init__(self, message: str, hint: str = "", fields: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
@@ -44,7 +43,7 @@ class AgentError(Exception):
 
 
 class NoAgent(AgentError):
-    """Nobody answers on the socket, not in time, or not to the end."""
+    """Nobody answers on the socket, not in time, or not to the end. Field: `busy`, if somebody listens all the same."""
 
     exit_code = 3
     advice = "start one with `d7agent start`, or with systemd: `systemctl --user start d7agent.socket`"
@@ -113,24 +112,8 @@ class InvalidParameter(AgentError):
     advice = "`d7agent --help` shows what is allowed"
 
 
-_WIRE_ERRORS: dict[str, type[AgentError]] = {
-    kind.__name__: kind
-    for kind in (
-        NoSuchProfile,
-        NoCredential,
-        CredentialRejected,
-        TokenUnavailable,
-        BudgetSpent,
-        Locked,
-        PermissionDenied,
-        StoreUnavailable,
-        InvalidParameter,
-    )
-}
-
-
 def token(
-    profile: str | None = None, *, min_validity: int | None = None, max_wait: int | None = None, socket: str | None = None
+    profile: str | None = None, *, min_validity: int | None = None, max_wait: int | None = None, socket: str = ""
 ) -> str:
     """An access token good for at least `min_validity` seconds, waited for up to `max_wait` (30). Raises AgentError."""
     with Agent(socket) as agent:
@@ -138,7 +121,7 @@ def token(
 
 
 def header(
-    profile: str | None = None, *, min_validity: int | None = None, max_wait: int | None = None, socket: str | None = None
+    profile: str | None = None, *, min_validity: int | None = None, max_wait: int | None = None, socket: str = ""
 ) -> dict[str, str]:
     """The header of an API call, `{"Authorization": "Bearer …"}`; parameters and errors as in `token`."""
     with Agent(socket) as agent:
@@ -154,15 +137,17 @@ class Agent:
     """The agent behind `path`, or else the first that accepts a connection: $D7AGENT_SOCK, the user's, the system's.
 
     The connection is kept from call to call, made anew after a fork and when the agent was restarted. Thread-safe.
-    `timeout` is the limit of one call in seconds; `max_wait` of a call extends it. Use it with `with`, or `close()` it.
+    `timeout` is the limit of one call in seconds; `max_wait` of a call replaces it. Use it with `with`, or `close()` it.
     """
+
+    _link: "_Link | None"
 
     def __init__(self, path: str | None = None, timeout: float = MAX_WAIT + MARGIN) -> None:
         self.path = path
         self.timeout = timeout
-        self._forget()
+        self._start_anew()
 
-    def __enter__(self) -> "Agent":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -182,61 +167,41 @@ class Agent:
     def reject(self, access_token: str, profile: str | None = None, *, max_wait: int | None = None) -> str:
         """Tell that D7 refused this token (only its fingerprint is sent); a better token. Raises AgentError."""
         params = {"fingerprint": fingerprint(access_token), "profile": profile, "max_wait": max_wait}
-        answer = self.call("RejectToken", params, timeout=self._limit(max_wait))
-        return str(token_of(answer)["access_token"])
+        return str(token_of(self.call("RejectToken", params, timeout=self._limit(max_wait)))["access_token"])
 
     def status(self, profile: str | None = None) -> dict[str, Any]:
         """GetStatus: `agent` and `profiles`. Raises AgentError."""
-        return self.call("GetStatus", {"profile": profile})
+        found: dict[str, Any] = self.call("GetStatus", {"profile": profile})
+        return found
 
     def stream(self, profile: str | None = None) -> Iterator[dict[str, Any]]:
         """The Token now, then every newer one. Ends only by an AgentError; NoAgent when the agent goes."""
         return map(token_of, self.call("GetToken", {"profile": profile}, more=True))
 
-    @overload
     def call(
-        self,
-        method: str,
-        params: Mapping[str, Any] | None = None,
-        more: Literal[False] = False,
-        timeout: float | None = None,
-    ) -> dict[str, Any]: ...
-
-    @overload
-    def call(
-        self,
-        method: str,
-        params: Mapping[str, Any] | None = None,
-        *,
-        more: Literal[True],
-        timeout: float | None = None,
-    ) -> Iterator[dict[str, Any]]: ...
-
-    def call(
-        self,
-        method: str,
-        params: Mapping[str, Any] | None = None,
-        more: bool = False,
-        timeout: float | None = None,
-    ) -> dict[str, Any] | Iterator[dict[str, Any]]:
-        """Call a method of io.d7agent (or any other, by its full name); the reply's parameters. Raises AgentError.
+        self, method: str, params: Mapping[str, Any] | None = None, more: bool = False, timeout: float | None = None
+    ) -> Any:
+        """Call a method of io.d7agent (or any other, by its full name): the reply's parameters. Raises AgentError.
 
         Parameters that are None are left out. With `more`: an iterator over the replies, on a connection of its own;
         the first comes within the limit, the later ones whenever they come.
         """
-        limit = self.timeout if timeout is None else timeout
         request = _encode(method, params or {}, more)
+        limit = self.timeout if timeout is None else timeout
         if more:
-            return _replies(self.path, request, limit)
-        deadline = _Deadline(limit)
+            return _stream(self.path, request, limit)
         if self._pid != os.getpid():
-            self._forget()
+            self._start_anew()
         with self._lock:
-            return self._exchange(request, deadline)
+            return parse_reply(self._exchange(request, limit))
 
     def connect(self) -> str:
-        """Connect now unless connected; the path of the socket in use. Raises NoAgent or PermissionDenied."""
-        return self._connected(_Deadline(self.timeout)).path
+        """Connect now unless connected: the path of the socket in use. Raises NoAgent or PermissionDenied."""
+        if self._link is not None and not self._link.idle():
+            self.close()
+        if self._link is None:
+            self._link = _Link(self.path, self.timeout)
+        return self._link.path
 
     def close(self) -> None:
         """Close the connection; the next call opens one again."""
@@ -244,30 +209,24 @@ class Agent:
             self._link.close()
             self._link = None
 
-    def _forget(self) -> None:
-        self._link: _Link | None = None
+    def _start_anew(self) -> None:
+        self._link = None
         self._lock = threading.Lock()
         self._pid = os.getpid()
 
     def _limit(self, max_wait: int | None) -> float:
         return self.timeout if max_wait is None else max_wait + MARGIN
 
-    def _connected(self, deadline: "_Deadline") -> "_Link":
-        if self._link is not None and not self._link.idle():
-            self.close()
-        if self._link is None:
-            self._link = _Link(self.path, deadline)
-        return self._link
-
-    def _exchange(self, request: bytes, deadline: "_Deadline") -> dict[str, Any]:
+    def _exchange(self, request: bytes, limit: float) -> bytes:
         try:
-            link = self._connected(deadline)
-            link.send(request, deadline)
-            reply = link.receive(deadline)
+            self.connect()
+            assert self._link is not None  # noqa: S101  connect() has seen to it
+            self._link.allow(limit)
+            self._link.send(request)
+            return self._link.receive()
         except BaseException:
             self.close()  # whatever comes on this connection now belongs to a call that was given up
             raise
-        return parse_reply(reply)
 
 
 class Token:
@@ -286,12 +245,6 @@ class Token:
 
     def __repr__(self) -> str:
         return f"<d7agent.Token of profile {self._profile or 'by default'}>"
-
-    def __add__(self, text: str) -> str:
-        return str(self) + text
-
-    def __radd__(self, text: str) -> str:
-        return text + str(self)
 
 
 def candidates(path: str | None = None) -> list[str]:
@@ -331,7 +284,9 @@ def token_of(params: Mapping[str, Any]) -> dict[str, Any]:
         texts = (found.get("access_token"), found.get("header"))
         if all(isinstance(text, str) and text and text.isascii() and text.isprintable() for text in texts):
             return found
-    raise AgentError("the agent's answer holds no usable token", "restart the agent: its version may be older than this")
+    raise AgentError(
+        "the agent's answer holds no usable token", "restart the agent: its version may be older than this"
+    )
 
 
 def _wire_error(name: str, params: dict[str, Any]) -> AgentError:
@@ -355,39 +310,35 @@ def _encode(method: str, params: Mapping[str, Any], more: bool) -> bytes:
     return json.dumps(message, separators=(",", ":")).encode() + b"\0"
 
 
-class _Deadline:
-    """The instant by which a call must be over."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._end = time.monotonic() + seconds
-
-    def left(self) -> float:
-        """Seconds left. Raises NoAgent when there are none."""
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise self.over()
-        return left
-
-    def over(self) -> NoAgent:
-        """The error of a call that took too long."""
-        return NoAgent(
-            f"the agent did not answer within {self.seconds:g} s",
-            "it may be stopped or overloaded: `d7agent status` asks it again, `d7agent stop` ends it",
-        )
+def _stream(path: str | None, request: bytes, limit: float) -> Iterator[dict[str, Any]]:
+    link = _Link(path, limit)
+    try:
+        link.send(request)
+        yield parse_reply(link.receive())
+        link.allow(None)
+        while True:
+            yield parse_reply(link.receive())
+    finally:
+        link.close()
 
 
 class _Link:
-    """One connection to a server whose uid is trusted."""
+    """One connection to a server whose uid is trusted. What is done on it must be done within `limit` seconds."""
 
-    def __init__(self, path: str | None, deadline: _Deadline) -> None:
-        self._sock, self.path = _connect(candidates(path), deadline)
-        self._left = bytearray()
+    def __init__(self, path: str | None, limit: float) -> None:
+        self.allow(limit)
+        self._data = bytearray()
+        self._sock, self.path = self._connect(candidates(path))
         try:
             self._check_peer()
         except BaseException:
             self.close()
             raise
+
+    def allow(self, limit: float | None) -> None:
+        """Set the limit of what follows, in seconds from now; None: there is none."""
+        self._limit = limit
+        self._end = None if limit is None else time.monotonic() + limit
 
     def idle(self) -> bool:
         """Whether the connection stands and nothing came on it that no one asked for."""
@@ -395,115 +346,75 @@ class _Link:
             self._sock.settimeout(0)
             self._sock.recv(1, sockets.MSG_PEEK)
         except BlockingIOError:
-            return not self._left
+            return not self._data
         except OSError:
             return False
         return False
 
-    def send(self, request: bytes, deadline: _Deadline) -> None:
+    def send(self, request: bytes) -> None:
         """Send all of it. Raises NoAgent."""
         try:
-            self._sock.settimeout(deadline.left())
+            self._sock.settimeout(self._left())
             self._sock.sendall(request)
-        except TimeoutError:
-            raise deadline.over() from None
         except OSError as error:
-            raise self._gone(error.strerror or "error") from None
+            raise self._gone(error) from None
 
-    def receive(self, deadline: _Deadline | None) -> bytes:
+    def receive(self) -> bytes:
         """The next reply, without its NUL. Raises NoAgent when none comes in time, AgentError when it is too large."""
-        while (end := self._left.find(0)) < 0:
-            if len(self._left) > MAX_REPLY:
+        while (end := self._data.find(0)) < 0:
+            try:
+                self._sock.settimeout(self._left())
+                piece = self._sock.recv(65536)
+            except OSError as error:
+                raise self._gone(error) from None
+            if not piece:
+                raise self._gone(OSError(0, "it closed the connection"))
+            self._data += piece
+            if len(self._data) > MAX_REPLY:
                 raise AgentError(f"the agent's answer is larger than {MAX_REPLY} bytes")
-            self._left += self._piece(deadline)
-        reply = bytes(self._left[:end])
-        del self._left[: end + 1]
+        reply = bytes(self._data[:end])
+        del self._data[: end + 1]
         return reply
 
     def close(self) -> None:
         """Close the connection."""
         self._sock.close()
 
-    def _piece(self, deadline: _Deadline | None) -> bytes:
-        try:
-            self._sock.settimeout(deadline.left() if deadline else None)
-            piece = self._sock.recv(65536)
-        except TimeoutError:
-            raise (deadline or _Deadline(0)).over() from None
-        except OSError as error:
-            raise self._gone(error.strerror or "error") from None
-        if not piece:
-            raise self._gone("it closed the connection")
-        return piece
+    def _left(self) -> float | None:
+        """Seconds left, None for ever. Raises TimeoutError when there are none."""
+        if self._end is None:
+            return None
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
 
-    def _gone(self, why: str) -> NoAgent:
-        return NoAgent(f"the agent at {self.path} is gone: {why}")
+    def _gone(self, error: OSError) -> NoAgent:
+        if not isinstance(error, TimeoutError):
+            return NoAgent(f"the agent at {self.path} is gone: {error.strerror}")
+        hint = "it may be stopped or overloaded: `d7agent status` asks it again, `d7agent stop` ends it"
+        return NoAgent(f"the agent at {self.path} did not answer within {self._limit:g} s", hint, {"busy": True})
+
+    def _connect(self, paths: list[str]) -> tuple[sockets.socket, str]:
+        failures: dict[str, OSError] = {}
+        for path in paths:
+            sock = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
+            try:
+                # A socket with Python's timeout is turned away while the backlog is full; the kernel's own waits.
+                left = self._left() or 0
+                limit = struct.pack("@ll", int(left), int(left % 1 * 1e6))
+                sock.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDTIMEO, limit)
+                sock.connect(path)
+            except BaseException as error:
+                sock.close()
+                if not isinstance(error, OSError):
+                    raise
+                failures[path] = error
+            else:
+                return sock, path
+        raise _not_connected(failures)
 
     def _check_peer(self) -> None:
         credentials = self._sock.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, struct.calcsize("3i"))
         uid = struct.unpack("3i", credentials)[1]
-        if uid in (os.geteuid(), 0) or uid == _uid_of(SYSTEM_USER):
-            return
-        raise PermissionDenied(
-            f"the agent at {self.path} runs as {_name_of(uid)}, which is neither you, root nor {SYSTEM_USER}; "
-            "nothing was sent to it",
-            "unset D7AGENT_SOCK or name your own agent with --socket; to ask that one, run this as its user",
-        )
-
-
-def _connect(paths: list[str], deadline: _Deadline) -> tuple[sockets.socket, str]:
-    failures: dict[str, OSError] = {}
-    for path in paths:
-        sock = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
-        try:
-            # A full backlog answers EAGAIN at once to a socket with a Python timeout; the kernel's own limit waits.
-            left = deadline.left()
-            sock.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDTIMEO, struct.pack("@ll", int(left), int(left % 1 * 1e6)))
-            sock.connect(path)
-        except OSError as error:
-            failures[path] = error
-            sock.close()
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock, path
-    raise _not_connected(failures)
-
-
-def _not_connected(failures: Mapping[str, OSError]) -> AgentError:
-    for path, error in failures.items():
-        if isinstance(error, PermissionError):
-            return PermissionDenied(
-                f"you may not connect to the agent at {path}", "run this as the user whose agent it is, or unset D7AGENT_SOCK"
-            )
-        if isinstance(error, BlockingIOError):
-            return NoAgent(f"the agent at {path} accepts no connection", "it may be stopped or overloaded: try again", {"busy": True})
-    tried = " and ".join(failures)
-    return NoAgent(f"no agent answers at {tried}")
-
-
-def _replies(path: str | None, request: bytes, limit: float) -> Iterator[dict[str, Any]]:
-    deadline = _Deadline(limit)
-    link = _Link(path, deadline)
-    try:
-        link.send(request, deadline)
-        yield parse_reply(link.receive(deadline))
-        while True:
-            yield parse_reply(link.receive(None))
-    finally:
-        link.close()
-
-
-def _uid_of(name: str) -> int | None:
-    try:
-        return pwd.getpwnam(name).pw_uid
-    except KeyError:
-        return None
-
-
-def _name_of(uid: int) -> str:
-    try:
-        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
-    except KeyError:
-        return f"uid {uid}"
+        names = {entry.pw_name: entry.pw_uid for entry in pwd.getpwall()} if uid not in (os.geteuid(), 0) else {}

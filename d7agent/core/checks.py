@@ -4,7 +4,6 @@ Every function raises ValueError whose text goes on from the key's name: `must b
 """
 
 import re
-import shlex
 from collections.abc import Callable
 from typing import Final
 
@@ -70,6 +69,8 @@ def store(value: str, expand: Expand) -> str:
 
 
 def _shell_words(text: str) -> str:
+    import shlex
+
     try:
         words = shlex.split(text)
     except ValueError as error:

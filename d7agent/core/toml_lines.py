@@ -64,7 +64,7 @@ def _take(lines: list[str], first: int) -> tuple[int, dict[str, Any]]:
         if last > first and not _CLOSER.search(lines[last]):
             continue
         try:
-            return last, tomllib.loads("\n".join(lines[first : last + 1]))
+            return last, tomllib.loads("\n".join(lines[first : last + 1]) + "\n")
         except tomllib.TOMLDecodeError:
             continue
     raise ValueError(f"line {first + 1}: this value goes on for more than {_MAX_STATEMENT} lines")

@@ -14,7 +14,7 @@ from d7agent.helper.faults import plain
 
 TRANSIENT: Final = frozenset({408, 425})  # and all of 5xx; 429 has a reason of its own
 PERMANENT: Final = frozenset({400, 403, 404, 422})  # with D7's JSON detail; without it, a proxy speaks
-TOKEN_CODES: Final = "ACCESS_TOKEN_"  # what D7's codes for a token that is bad, revoked or expired begin with
+REFUSED_CODES: Final = "ACCESS_TOKEN_"  # what D7's codes for a token that is bad, revoked or expired begin with
 EARLIEST: Final = 1577836800.0  # 2020-01-01; a Date header before it comes from a clock that was never set
 LATEST: Final = 4102444800.0  # 2100-01-01
 BODY_SHOWN: Final = 200  # characters of the balance, for `check --live`
@@ -73,13 +73,13 @@ def sort_balance(answer: Answer, now: float, *secrets: str) -> Proved | Failed:
         return Proved(works=True, refused=False, status=200, body=body)
     detail = _detail(answer, secrets)
     if detail and answer.status in PERMANENT | {401}:
-        refused = answer.status == 401 and (detail.code or "").startswith(TOKEN_CODES)
+        refused = answer.status == 401 and (detail.code or "").startswith(REFUSED_CODES)
         return Proved(works=False, refused=refused, status=answer.status, code=detail.code)
     return _transient(answer, detail, now)
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds to wait by the Retry-After header (RFC 9110, 10.2.3), at least 0 and at most an hour; None if unusable."""
+    """Seconds to wait by the Retry-After header (RFC 9110, 10.2.3), from 0 to an hour; None if unusable."""
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return min(float(text[:9]), RETRY_AFTER_CAP)

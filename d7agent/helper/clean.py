@@ -7,7 +7,14 @@ from d7agent.core.model import MAX_ACCESS_TOKEN, Secret
 from d7agent.helper.faults import Invalid
 
 MAX_CREDENTIAL: Final = MAX_ACCESS_TOKEN  # bytes; D7's are some 40 characters long, so more is a whole file pasted
-QUOTES: Final = {'"': '"', "'": "'", "`": "`", "“": "”", "„": "“", "‘": "’", "«": "»"}
+QUOTES: Final = {
+    '"': '"',
+    "'": "'",
+    "`": "`",
+    "“": "”",
+    "„": "“",
+    "\u2018": "\u2019",
+}  # as typed, and as word processors turn them
 BLANKS: Final = " \t\r\n\v\f\u00a0\u200b\u2060\ufeff"  # with those that web pages and byte order marks leave behind
 UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"})  # Unicode categories of what nobody types
 

@@ -70,7 +70,7 @@ class CommandStore(AlwaysOpen):
             raise StoreMissing(f"{self._name} prints JSON without a credential", hint)
         return parts
 
-    def write(self, credential: Credential) -> None:
+    def write(self, _: Credential) -> None:
         """Never: a command only tells."""
         raise StoreUnreachable(f"{self._name} cannot be written to", "put the credential where the command finds it")
 

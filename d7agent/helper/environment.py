@@ -37,7 +37,7 @@ class EnvironmentStore(AlwaysOpen):
         found = {part: self._env[name] for part, name in self._names.items() if self._env.get(name)}
         return assembled(found, f"the environment ({', '.join(self._names.values())})", self._client_id)
 
-    def write(self, credential: Credential) -> None:
+    def write(self, _: Credential) -> None:
         """Never: nobody can write the environment of a running process."""
         raise StoreUnreachable("the environment cannot be written", "set the variables where the agent is started")
 

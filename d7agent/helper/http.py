@@ -55,7 +55,7 @@ def _sorted(base: SplitResult, request: Request, proxy: Proxy | None, route: Rou
 
 
 def _pool(base: SplitResult, proxy: Proxy | None) -> urllib3.PoolManager:
-    """A pool with the system's CAs (or SSL_CERT_FILE, SSL_CERT_DIR); loading them takes 20 ms, so not for plain http."""
+    """A pool with the system's CAs (or SSL_CERT_FILE, SSL_CERT_DIR); they take 20 ms to load, so not for http."""
     context = ssl.create_default_context() if base.scheme == "https" else None
     if proxy is None:
         return urllib3.PoolManager(ssl_context=context)

@@ -20,7 +20,9 @@ CANDIDATES: Final = (
 )  # those that keep secrets behind a login; any other has to be named in the profile
 CLASS_NAME: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 NAME_HINT: Final = "install the package it comes from, or run: d7agent login --store keyring"
-NONE_HINT: Final = "start a keyring (gnome-keyring, KWallet, KeePassXC), or choose: d7agent login --store directory:PATH"
+NONE_HINT: Final = (
+    "start a keyring (gnome-keyring, KWallet, KeePassXC), or choose: d7agent login --store directory:PATH"
+)
 
 
 def load(name: str) -> KeyringBackend:

@@ -7,8 +7,12 @@ from typing import Final
 
 from d7agent.helper.faults import JobFault, StoreLocked, StoreUnreachable, plain
 
-BUS_HINT: Final = "start the agent in your desktop session or give it DBUS_SESSION_BUS_ADDRESS, or choose directory:PATH"
-DAEMON_HINT: Final = "start a keyring (gnome-keyring, KWallet, KeePassXC), or choose: d7agent login --store directory:PATH"
+BUS_HINT: Final = (
+    "start the agent in your desktop session or give it DBUS_SESSION_BUS_ADDRESS, or choose directory:PATH"
+)
+DAEMON_HINT: Final = (
+    "start a keyring (gnome-keyring, KWallet, KeePassXC), or choose: d7agent login --store directory:PATH"
+)
 DESKTOP_HINT: Final = "log in to the desktop, or unlock the keyring there; the agent then goes on by itself"
 LOCKED: Final = frozenset({"KeyringLocked", "LockedException"})
 NO_BUS: Final = frozenset({"FileNotFoundError", "ConnectionError", "KeyError"})

@@ -36,7 +36,7 @@ class Route(Struct, frozen=True):
 def sorted_fault(error: BaseException, route: Route) -> Failed:
     """The reply for an exception out of urllib3 and below."""
     causes = list(_causes(error))
-    for sort in (_dns, _tls, _tunnel, _timeout, _connect, _broken):
+    for sort in (_dns, _tls, _tunnel, _connect, _timeout, _broken):
         if failed := sort(causes, route):
             return failed
     kinds = " from ".join(type(cause).__name__ for cause in causes)
@@ -76,7 +76,9 @@ def _tls(causes: list[BaseException], route: Route) -> Failed | None:
 
 def _certificate_hint(code: int) -> str:
     if code in EXPIRED:
-        return "check this machine's clock (date -u); if it is right, the certificate has to be renewed at the other end"
+        return (
+            "check this machine's clock (date -u); if it is right, the certificate has to be renewed at the other end"
+        )
     if code not in UNKNOWN_CA:
         return "check the host in base_url: the certificate is for another one"
     if (path := os.environ.get("SSL_CERT_FILE")) and not os.access(path, os.R_OK):

@@ -51,9 +51,8 @@ def run(argv: list[str], limit: float, name: str) -> Ran:
 
 def _watched(process: subprocess.Popen[bytes], end: float, limit: float, name: str) -> tuple[str, str]:
     """Read until the program itself ends: what it left running may hold the pipes open for ever."""
-    assert process.stdout and process.stderr  # noqa: S101  for the type checker: both are pipes
-    written = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
-    out, err = written.values()
+    out, err = bytearray(), bytearray()
+    written = {pipe.fileno(): text for pipe, text in ((process.stdout, out), (process.stderr, err)) if pipe}
     ended = os.pidfd_open(process.pid)
     try:
         with selectors.DefaultSelector() as selector:

@@ -15,8 +15,8 @@ from d7agent.core.model import Secret
 from d7agent.helper.address import is_loopback
 from d7agent.helper.faults import JobFault
 
+PORTS: Final = {"http": 80, "https": 443}  # the schemes there are, with their usual ports
 NAMES: Final = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
-SCHEMES: Final = ("http", "https")
 
 
 class Proxy(Struct, frozen=True):
@@ -37,7 +37,7 @@ def proxy_for(parts: SplitResult, env: Mapping[str, str]) -> Proxy | None:
 
 
 def bypassed(host: str, port: int, env: Mapping[str, str]) -> bool:
-    """Whether NO_PROXY lists the host: `*`, names (their subdomains too), addresses, networks; each with `:port` or not."""
+    """Whether NO_PROXY lists the host: `*`, a name (and those below it), an address, a network; each with a port or not."""
     listed = env.get("no_proxy") or env.get("NO_PROXY") or ""
     return any(_matches(entry.strip().lower(), host.lower(), port) for entry in listed.split(","))
 
@@ -64,16 +64,19 @@ def _in_network(entry: str, host: str) -> bool:
 def _parsed(variable: str, text: str) -> Proxy:
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")
-        usable = parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    else:
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-    if not usable:
-        hint = f"set {variable} to http://HOST:PORT (SOCKS is not supported), or name D7's host in NO_PROXY"
-        raise JobFault(Failed("connect", f"{variable} names no proxy that can be used", hint))
+        usual = PORTS[parts.scheme]
+        port = parts.port or usual
+    except (ValueError, KeyError):
+        raise _unusable(variable) from None
+    if not parts.hostname:
+        raise _unusable(variable)
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     login = None
     if parts.username is not None:
         login = Secret(f"{unquote(parts.username)}:{unquote(parts.password or '')}")
     return Proxy(url=f"{parts.scheme}://{host}:{port}", name=f"{host}:{port}", login=login)
+
+
+def _unusable(variable: str) -> JobFault:
+    hint = f"set {variable} to http://HOST:PORT (SOCKS is not supported), or name D7's host in NO_PROXY"
+    return JobFault(Failed("connect", f"{variable} names no proxy that can be used", hint))

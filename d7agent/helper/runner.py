@@ -1,16 +1,10 @@
-"""The jobs, each told in its steps. Everything that fails raises JobFault and comes out as its reply."""
+"""The jobs, each told in its steps. What fails raises JobFault and comes out as its reply."""
 
-from collections.abc import Callable
-from typing import Final
-
-from msgspec import Struct
 from msgspec.structs import replace
 
-from d7agent.core.clock import boot_time
 from d7agent.core.jobs import (
     CheckPassphrase,
     Done,
-    Failed,
     Forget,
     Granted,
     HashPassphrase,
@@ -21,111 +15,76 @@ from d7agent.core.jobs import (
     Prove,
     Recall,
     Reply,
-    Target,
 )
-from d7agent.core.model import Secret, Stamp
-from d7agent.helper.faults import Invalid, JobFault
+from d7agent.helper.faults import JobFault
 from d7agent.helper.session import Limits, Session
-from d7agent.helper.stores import Application, Credential, ReadyMade
+from d7agent.helper.stores import ReadyMade
+from d7agent.helper.tokens import Now, granted, recalled, remembered
 
-TOKEN_HINT: Final = "make a new token in D7's control panel, or log in with client id and secret"
-
-
-class Now(Struct, frozen=True):
-    """The request's instant and the boot time at which this process read it."""
-
-    asked: Stamp
-    read_at: float
-
-    def stamp(self) -> Stamp:
-        """The request's instant, advanced by the time that has passed here."""
-        passed = max(0.0, boot_time() - self.read_at)
-        return replace(self.asked, boot=self.asked.boot + passed, wall=self.asked.wall + passed)
+WITH_PARAMETERS = Keep | HashPassphrase | CheckPassphrase  # the jobs that the caller's raw parameters belong to
 
 
-def perform(job: Job, raw: bytes, started: float, limits: Limits | None = None) -> Reply:
-    """The reply to a job. `started`: boot time at which this process began. Raises nothing that is foreseen."""
-    steps = Steps(raw, started, limits or Limits())
+def perform(job: Job, raw: bytes, started: float, limits: Limits) -> Reply:
+    """The reply to a job. `raw`: the caller's parameters; `started`: boot time at which this process began."""
     try:
-        return steps.of(job)
+        return _steps(job, raw, started, limits)
     except JobFault as fault:
         return fault.failed
 
 
-class Steps:
-    """What a job needs besides itself."""
+def _steps(job: Job, raw: bytes, started: float, limits: Limits) -> Reply:
+    match job:
+        case Login():
+            return _login(job, started, limits)
+        case Recall():
+            return _recall(job, started, limits)
+        case Prove():
+            from d7agent.helper.issuer import prove
 
-    def __init__(self, raw: bytes, started: float, limits: Limits) -> None:
-        self._raw = raw
-        self._started = started
-        self._limits = limits
+            return prove(job.base_url, job.access_token, limits.login)
+        case Keep():
+            return _keep(job, raw, started, limits)
+        case Forget():
+            return _forget(job, limits)
+        case _:
+            return _passphrase(job, raw)
 
-    def of(self, job: Job) -> Reply:
-        """The reply of the job's own steps."""
-        kinds: dict[type, Callable[..., Reply]] = {
-            Login: self.login,
-            Recall: self.recall,
-            Prove: self.prove,
-            Keep: self.keep,
-            Forget: self.forget,
-            HashPassphrase: self.hash,
-            CheckPassphrase: self.check,
-        }
-        return kinds[type(job)](job)
 
-    def login(self, job: Login) -> Reply:
-        """Read, log in, remember."""
-        session = self._session(job.target, prompt=job.prompt)
-        return self._logged_in(session, session.demand(), Now(job.now, self._started))
+def _login(job: Login, started: float, limits: Limits) -> Granted:
+    session = Session(job.target, limits, prompt=job.prompt)
+    credential = session.demand()
+    return remembered(session, credential, granted(session, credential, Now(job.now, started)))
 
-    def recall(self, job: Recall) -> Reply:
-        """Read; no network."""
-        session = self._session(job.target)
-        now = Now(job.now, self._started)
-        credential = session.read()
-        if credential is None:
-            return Nothing(credential=False)
-        if isinstance(credential, ReadyMade):
-            return replace(_ready_made(credential, now), recalled=True)
-        return _recalled(session, credential) if job.target.remember else Nothing()
 
-    def prove(self, job: Prove) -> Reply:
-        """One GET of the balance."""
-        from d7agent.helper.issuer import prove
+def _recall(job: Recall, started: float, limits: Limits) -> Granted | Nothing:
+    session = Session(job.target, limits, prompt=False)
+    credential = session.read()
+    if credential is None:
+        return Nothing(credential=False)
+    if isinstance(credential, ReadyMade):
+        return replace(granted(session, credential, Now(job.now, started)), recalled=True)
+    return (recalled(session, credential) if job.target.remember else None) or Nothing()
 
-        return prove(job.base_url, job.access_token, self._limits.login)
 
-    def keep(self, job: Keep) -> Reply:
-        """Prove what was given (or, with nothing given, what is there), then write it."""
-        from d7agent.helper.raw import Pasted, decode
+def _keep(job: Keep, raw: bytes, started: float, limits: Limits) -> Granted | Done:
+    from d7agent.helper.keep import kept
+    from d7agent.helper.raw import Pasted, decode
 
-        given = _given(decode(Pasted, self._raw), job.target)
-        session = self._session(job.target, prompt=True)
-        writable = session.writable()
-        if given and not writable:
-            raise Invalid(_first_part(given), f"the store {_kind(job.target)} is read-only", _put_there(job.target))
-        credential = given or session.demand()
-        now = Now(job.now, self._started)
-        issued = self._issued(job.target, credential, now) if job.verify else _unproved(credential, now)
-        if given:
-            session.write(given)
-        kept = self._remembered(session, credential, issued)
-        return replace(kept, backend=session.pinned()) if isinstance(kept, Granted | Done) else kept
+    pasted = decode(Pasted, raw)
+    session = Session(job.target, limits, prompt=True)
+    return kept(session, pasted, Now(job.now, started), verify=job.verify)
 
-    def forget(self, job: Forget) -> Reply:
-        """The token first: it is of use to a thief at once."""
-        session = self._session(job.target)
-        session.forget_token()
-        return Done() if job.token_only else Done(kept=session.delete())
 
-    def hash(self, _: HashPassphrase) -> Reply:
-        """The passphrase as salt and digest."""
-        from d7agent.helper import passphrase, raw
+def _forget(job: Forget, limits: Limits) -> Done:
+    """The token first: it is what a thief could use at once."""
+    session = Session(job.target, limits, prompt=False)
+    session.forget_token()
+    return Done() if job.token_only else Done(kept=session.delete())
 
-        return passphrase.hashed(raw.decode(raw.Passphrase, self._raw).passphrase)
 
-    def check(self, job: CheckPassphrase) -> Reply:
-        """Whether it is the same passphrase."""
-        from d7agent.helper import passphrase, raw
+def _passphrase(job: HashPassphrase | CheckPassphrase, raw: bytes) -> Reply:
+    from d7agent.helper.passphrase import checked, hashed
+    from d7agent.helper.raw import Passphrase, decode
 
-        return passphrase.checked(raw.decode(raw.Passphrase, self._raw).passphrase, job.salt, job.digest)
+    given = decode(Passphrase, raw).passphrase
+    return hashed(given) if isinstance(job, HashPassphrase) else checked(given, job.salt, job.digest)

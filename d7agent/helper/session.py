@@ -27,7 +27,7 @@ class Session:
 
     def __init__(self, target: Target, limits: Limits, *, prompt: bool) -> None:
         self.target = target
-        self._limits = limits
+        self.limits = limits
         self._prompt = prompt
         self._store: Store = self._limited(lambda: open_store(target), limits.store)
         if self._limited(self._store.locked, limits.store):
@@ -35,16 +35,22 @@ class Session:
                 raise StoreLocked("the keyring is locked")
             self._limited(self._store.unlock, limits.prompt)
 
+    @property
+    def kind(self) -> str:
+        """The store's kind, for messages."""
+        return self.target.store.partition(":")[0]
+
     def read(self) -> Credential | None:
         """The credential, or None."""
-        return self._call(lambda: self._store.read())
+        return self._call(self._store.read)
 
     def demand(self) -> Credential:
         """The credential. Raises StoreMissing where there is none."""
         credential = self.read()
         if credential is None:
-            kind = self.target.store.partition(":")[0]
-            raise StoreMissing(f"the {kind} store of profile {self.target.profile} holds no credential", LOGIN_HINT)
+            raise StoreMissing(
+                f"the {self.kind} store of profile {self.target.profile} holds no credential", LOGIN_HINT
+            )
         return credential
 
     def writable(self) -> bool:
@@ -61,7 +67,7 @@ class Session:
 
     def delete(self) -> tuple[str, ...]:
         """Remove the credential; answers what is left."""
-        return self._call(lambda: self._store.delete())
+        return self._call(self._store.delete)
 
     def remembered(self) -> str | None:
         """The remembered token's text, if there is one and a place for it."""
@@ -84,14 +90,13 @@ class Session:
             self._call(shelf.delete)
 
     def _call(self, call: Callable[[], T]) -> T:
-        return self._limited(call, self._limits.prompt if self._prompt else self._limits.store)
+        return self._limited(call, self.limits.prompt if self._prompt else self.limits.store)
 
     def _limited(self, call: Callable[[], T], seconds: float) -> T:
         return within(seconds, call, lambda: self._late(seconds))
 
     def _late(self, seconds: float) -> JobFault:
-        kind = self.target.store.partition(":")[0]
-        if seconds == self._limits.prompt:
-            return StoreLocked(f"the {kind} store was not unlocked within {seconds:g} s")
+        if seconds == self.limits.prompt:
+            return StoreLocked(f"the {self.kind} store was not unlocked within {seconds:g} s")
         hint = "see whether its daemon or disk hangs; it is tried again by itself"
-        return StoreUnreachable(f"the {kind} store did not answer within {seconds:g} s", hint)
+        return StoreUnreachable(f"the {self.kind} store did not answer within {seconds:g} s", hint)

@@ -79,7 +79,7 @@ class Store(Protocol):
     def read(self) -> Credential | None:
         """The credential, None if the store works and has none. Raises StoreMissing for rubbish."""
 
-    def write(self, credential: Credential) -> None:
+    def write(self, credential: Credential, /) -> None:
         """Replace the credential whole; a failure leaves the former one. Only where `writable`."""
 
     def delete(self) -> tuple[str, ...]:
@@ -128,14 +128,9 @@ def assembled(parts: Mapping[str, str], place: str, client_id: str | None = None
             return ReadyMade(cleaned_token("access_token", token))
     except JobFault as fault:
         failed = fault.failed
-    else:
-        return _incomplete(parts, place)
-    raise StoreMissing(f"{place}: {failed.message}", failed.hint)
-
-
-def _incomplete(parts: Mapping[str, str], place: str) -> None:
+        raise StoreMissing(f"{place}: {failed.message}", failed.hint) from None
     if not parts:
-        return
+        return None
     missing = "client_id" if "client_secret" in parts else "client_secret"
     raise StoreMissing(f"{place} has {' and '.join(sorted(parts))}, but no {missing}")
 

@@ -14,7 +14,7 @@ class TokenFile:
         self._path = path
 
     def read(self) -> str | None:
-        """The text; None if there is no file. Raises StoreUnreachable for one that others can read or that is theirs."""
+        """The text; None if there is no file. Raises StoreUnreachable for one that others own or can read."""
         return secret_text(self._path)
 
     def write(self, text: str) -> None:

@@ -19,6 +19,7 @@ BytesLike = bytes | bytearray | memoryview | msgspec.Raw
 ROOM: Final = MAX_REQUEST + 1  # the largest request and its NUL
 SIZES: Final = (2 * 1024, 16 * 1024, ROOM)  # own buffers: most half messages are small, and 8,192 peers may leave one
 _NULS: Final = memoryview(bytes(ROOM))
+NULL: Final = memoryview(b"null")
 _BRACE: Final = ord("{")
 _FIELD: Final = re.compile(r"`\$\.(\w+)|field `(\w+)`")  # where msgspec says which field is wrong or missing
 
@@ -156,10 +157,15 @@ def decode_call(message: BytesLike) -> Envelope:
     raise _invalid(wrong, "method") from None
 
 
+def is_null(parameters: BytesLike) -> bool:
+    """Whether parameters are null, which means the same as none and as `{}`."""
+    return memoryview(parameters) == NULL
+
+
 def decode_parameters(decoder: msgspec.json.Decoder[T], parameters: BytesLike) -> T:
     """Parameters as `decoder`'s struct. Raises InvalidParameter, naming the field, for whatever does not fit."""
     try:
-        return decoder.decode(b"{}" if memoryview(parameters) == b"null" else parameters)
+        return decoder.decode(b"{}" if is_null(parameters) else parameters)
     except msgspec.ValidationError as error:
         raise _invalid(error, "parameters") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

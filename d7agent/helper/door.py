@@ -1,0 +1,114 @@
+"""The process around a job: hardened first, one request in, one reply out, and no word of a secret if it crashes."""
+
+import os
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import msgspec
+
+from d7agent.core.clock import boot_time
+from d7agent.core.jobs import Failed, Job, Reply, decode_job, encode
+from d7agent.helper.runner import WITH_PARAMETERS, perform
+from d7agent.helper.session import Limits
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
+MAX_REQUEST: Final = 256 * 1024  # bytes: the job with a 16 KiB token and 64 KiB of parameters, and their escapes
+PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
+SIGKILL: Final = 9
+CRASH_HINT: Final = "this is a bug in d7agent; please report it with the agent's log"
+
+
+def main(limits: Limits | None = None) -> NoReturn:
+    """Read one job from stdin, write its reply to what stdout was, leave. `limits`: other than the usual, for tests."""
+    started = boot_time()
+    replies = _set_apart()
+    try:
+        reply = _answer(started, limits or Limits())
+    except BaseException as error:  # noqa: BLE001  whatever it is, the agent gets a reply and nobody gets a traceback
+        reply = Failed("helper_failed", f"the helper failed with {place(error)}", CRASH_HINT)
+    _leave(replies, reply)
+
+
+def _answer(started: float, limits: Limits) -> Reply:
+    harden()
+    job, raw = _request()
+    return perform(job, raw, started, limits)
+
+
+def harden() -> None:
+    """No core file, no ptrace and no /proc/PID/mem for others of this uid, and no life beyond the agent's."""
+    import ctypes
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    for option, value in ((PR_SET_DUMPABLE, 0), (PR_SET_PDEATHSIG, SIGKILL)):
+        if prctl(option, value, 0, 0, 0):
+            raise OSError(ctypes.get_errno(), "prctl")
+
+
+def place(error: BaseException) -> str:
+    """The exception's type and where it was raised. Not its words: they may hold a secret."""
+    step, where = error.__traceback__, ""
+    while step:
+        where = f" in {os.path.basename(step.tb_frame.f_code.co_filename)}:{step.tb_lineno}"
+        step = step.tb_next
+    return type(error).__name__ + where
+
+
+def _set_apart() -> int:
+    """The descriptor for the reply. What prints to stdout from now on (a keyring plugin) goes to stderr."""
+    replies = os.dup(1)
+    os.dup2(2, 1)
+    sys.excepthook = _excepthook
+    sys.unraisablehook = _unraisablehook
+    return replies
+
+
+def _excepthook(_: type[BaseException], error: BaseException, __: TracebackType | None) -> None:
+    os.write(2, f"d7agent.helper: {place(error)}\n".encode())
+
+
+def _unraisablehook(unraisable: "UnraisableHookArgs") -> None:
+    if unraisable.exc_value:
+        os.write(2, f"d7agent.helper: ignored {place(unraisable.exc_value)}\n".encode())
+
+
+def _request() -> tuple[Job, bytes]:
+    """The job and the raw parameters. The end of input is awaited only where parameters are."""
+    data = bytearray()
+    while 0 not in data and _more(data):
+        pass
+    head, _, raw = data.partition(b"\0")
+    try:
+        job = decode_job(bytes(head))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        job = None
+    if job is None:
+        raise ValueError("no job")
+    while isinstance(job, WITH_PARAMETERS) and _more(raw):
+        pass
+    return job, bytes(raw)
+
+
+def _more(data: bytearray) -> bool:
+    piece = os.read(0, 64 * 1024)
+    data += piece
+    if len(data) > MAX_REQUEST:
+        raise ValueError("the request is too large")
+    return bool(piece)
+
+
+def _leave(replies: int, reply: Reply) -> NoReturn:
+    """Write the reply whole, then go without waiting for threads that are still blocked."""
+    data = encode(reply)
+    try:
+        while data:
+            data = data[os.write(replies, data) :]
+    except OSError:  # nobody is there to read it
+        os._exit(1)
+    os._exit(0)
