@@ -1,9 +1,9 @@
-"""The door. `d7agent token` and `d7agent header` (with or without `-p NAME`) are answered here without a further import;
-everything else, and whatever goes other than well, is the click application's.
+"""The door: `token` and `header` take the short way, everything else the click application.
 
-The bare interpreter takes 10 ms; click, json and socket would more than double that. So: `_socket` in place of `socket`,
-a search for the token's bytes in place of a JSON decoder, and no tidying up before the exit. Only a reply in which no
-byte can be misread is taken; any other is handed on as it came, so that nobody waits twice for one answer.
+The bare interpreter takes 10 ms; click, json and socket would more than double that. So `d7agent token` and `header`,
+with or without `-p NAME`, are answered here: `_socket` in place of `socket`, a search for the token's bytes in place of
+a JSON decoder, no tidying up before the exit. Only a reply in which no byte can be misread is taken; any other goes to
+the long way as it came, so that nobody waits twice for one answer.
 """
 
 import _socket
@@ -83,15 +83,13 @@ def _connect() -> _socket.socket | None:
 def _candidates() -> list[str]:
     """The sockets to try, as `client.blocking.candidates` gives them; a test holds the two together."""
     env = os.environ.get
-    runtime, home = env("XDG_RUNTIME_DIR", ""), env("HOME", "")
-    places = [env("D7AGENT_SOCK", "")]
-    if runtime.startswith("/") and runtime.strip("/"):
-        places.append(f"{runtime.rstrip('/')}/d7agent/agent.sock")
-    else:
-        places.append(f"/run/user/{os.geteuid()}/d7agent/agent.sock")
-        if home.startswith("/") and home.strip("/"):
-            places.append(f"{home.rstrip('/')}/.local/state/d7agent/run/agent.sock")
-    return [place for place in [*places, "/run/d7agent/agent.sock"] if place]
+    runtime, home = env("XDG_RUNTIME_DIR", "").rstrip("/"), env("HOME", "").rstrip("/")
+    folders = [f"{runtime}/d7agent"]
+    if not runtime.startswith("/"):
+        folders = [f"/run/user/{os.geteuid()}/d7agent", f"{home}/.local/state/d7agent/run"]
+    places = [f"{folder}/agent.sock" for folder in [*folders, "/run/d7agent"] if folder.startswith("/")]
+    named = env("D7AGENT_SOCK")
+    return [named, *places] if named else places
 
 
 def _trusted(uid: int) -> bool:

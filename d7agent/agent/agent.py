@@ -45,6 +45,7 @@ class Agent:
         self.on_hooked: list[HookListener] = []
         self.on_changed: list[Listener] = []
         self.on_removed: list[Listener] = []
+        self.on_stored: list[Listener] = []
         self.on_configured: list[Callable[[], None]] = []
         self.on_turn: list[Callable[[], None]] = []
         self.alarm = Alarm(clock, self._ring, self._turned)
@@ -81,6 +82,11 @@ class Agent:
         """An event for hooks."""
         for listener in self.on_hooked:
             listener(keeper, effect)
+
+    def stored(self, keeper: Keeper) -> None:
+        """We ourselves changed what is in the profile's store."""
+        for listener in self.on_stored:
+            listener(keeper)
 
     def changed(self, keeper: Keeper) -> None:
         """A status changed."""

@@ -50,6 +50,7 @@ async def store(agent: "Agent", wish: StoreCredential, raw: bytearray) -> Keeper
     if not isinstance(reply, jobs.Granted | jobs.Done):
         raise TokenUnavailable("the helper answered another question", "see the journal", reason="helper_failed")
     trouble = _settle(agent, keeper, profile, reply.backend, new=new)
+    agent.stored(keeper)
     keeper.feed(states.Stored(generation, reply, agent.draw()))
     log.info("%s: a credential was stored in %s", wish.profile, keeper.profile.store.partition(":")[0])
     if trouble is not None:
@@ -112,6 +113,7 @@ async def forget(agent: "Agent", name: str) -> tuple[str, ...]:
     if isinstance(reply, Failed) and not reply.missing:
         keeper.feed(states.Stored(generation, reply))
         raise failed(reply)
+    agent.stored(keeper)
     kept = reply.kept if isinstance(reply, jobs.Done) else ()
     keeper.feed(states.Forgotten())
     try:

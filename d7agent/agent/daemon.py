@@ -13,6 +13,7 @@ from d7agent import __version__
 from d7agent.agent import access, files, hardening, journal, limits, watch
 from d7agent.agent.agent import Agent
 from d7agent.agent.helpers import Helpers
+from d7agent.agent.keeper import Keeper
 from d7agent.agent.looking import Change
 from d7agent.agent.server import Server
 from d7agent.agent.service import Service
@@ -39,6 +40,7 @@ class Daemon:
         self._notifier = notifier
         self._idle_exit = idle_exit
         self._end = asyncio.Event()
+        self._ours: dict[str, object] = {}  # store folders as we left them: such a change is no edit
         clock = SystemClock()
         self.agent = Agent(paths, clock, Helpers(dict(os.environ)))
         policy = access.Policy(os.geteuid(), system=paths.system)
@@ -47,6 +49,7 @@ class Daemon:
         self.server = Server(self.service, limits.fit(limits.Limits(), files_at_most), clock)
         self.agent.on_configured.append(self._apply_access)
         self.agent.on_turn.append(self._turned)
+        self.agent.on_stored.append(self._remember_look)
 
     def memory(self) -> str:
         """How secrets in memory are guarded."""
@@ -112,8 +115,16 @@ class Daemon:
         if change.config:
             self._reload()
         for name, folder in self._stores().items():
-            if folder in change.stores and name in self.agent.keepers:
+            if folder in change.stores and name in self.agent.keepers and self._look(folder) != self._ours.get(folder):
                 self.agent.credential_changed(name)
+
+    def _remember_look(self, keeper: Keeper) -> None:
+        kind, _, folder = keeper.profile.store.partition(":")
+        if kind == "directory":
+            self._ours[folder] = self._look(folder)
+
+    def _look(self, folder: str) -> object:
+        return watch.look(self.agent.paths, [folder]).stores.get(folder)
 
     def _stores(self) -> dict[str, str]:
         """The folders of `directory` stores, by profile."""

@@ -19,7 +19,6 @@ STEP: Final = 2.5  # seconds between glances at the hints: with all the settling
 SETTLE: Final = 0.2  # seconds of quiet after a hint, so that an editor's several steps are one change
 MAX_SETTLE: Final = 5  # rounds of it: a file that is written all the time is looked at all the same
 LOOK_EVERY: Final = 24  # glances: a look without a hint every 60 s, for network file systems, which hint at nothing
-STEP_WITHOUT_HINTS: Final = 4.0  # seconds between looks where inotify is used up
 
 Changed = Callable[[Change], Awaitable[None] | None]
 
@@ -31,26 +30,28 @@ async def watch(
     stores: Callable[[], Iterable[str]] = tuple,
     seen: Look | None = None,
     step: float = STEP,
+    hints: Hints | None = None,
 ) -> None:
     """Call (and await) `changed` after every edit until `stop` is set. What `changed` raises ends the watch.
 
     `stores` gives the folders of `directory` stores, and is asked again for each look. `seen`: a look taken before the
-    files were read, so that no edit between reading and watching is lost. `step` in seconds.
+    files were read, so that no edit between reading and watching is lost. `step` in seconds. Where there are no `hints`
+    (inotify is used up) every step is a look.
     """
-    hints = Hints()
+    hints = hints or Hints()
     last = seen or look(paths, stores())
     glances = 0
     due = True
     try:
         while not stop.is_set():
             if due:
-                await _settle(hints, stop)
+                await _settle(hints, stop, min(SETTLE, step))
                 fresh = hints.arm(folders(paths, stores()))
                 change = difference(last, last := look(paths, stores()))
                 await _call(changed, change)
                 due = fresh or bool(change)  # once more: what came before the watch was armed was not hinted at
                 continue
-            await _pause(stop, step if hints.armed else STEP_WITHOUT_HINTS)
+            await _pause(stop, step)
             glances += 1
             due = hints.glance() or not hints.armed or glances % LOOK_EVERY == 0
     finally:
@@ -64,10 +65,10 @@ async def _call(changed: Changed, change: Change) -> None:
             await answer
 
 
-async def _settle(hints: Hints, stop: asyncio.Event) -> None:
-    """Wait until nothing happens any more, a second at most."""
+async def _settle(hints: Hints, stop: asyncio.Event, quiet: float) -> None:
+    """Wait until nothing has happened for `quiet` seconds, five times that at most."""
     for _ in range(MAX_SETTLE):
-        await _pause(stop, SETTLE)
+        await _pause(stop, quiet)
         if not hints.glance():
             return
 

@@ -1,1 +1,1 @@
-"""For people: the command line. `app` is the door, one module a group of commands, each imported only when it is used."""
+"""For people: the command line. `app` is the door; a module a group of commands, imported only when it is used."""

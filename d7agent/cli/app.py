@@ -41,11 +41,11 @@ Exit status: 0 done, 2 usage, 3 no agent, 4 no such profile or no credential,
 class Commands(click.Group):
     """The table above as a group that imports a command only to run it."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
         """The names, in the order in which a user meets them."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import the module that holds the command."""
         if cmd_name not in COMMANDS:
             return None
@@ -57,7 +57,7 @@ class Commands(click.Group):
             raise TypeError(f"d7agent.cli.{module}.{attribute} is no command")
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """The command list of the help, from the table alone."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])

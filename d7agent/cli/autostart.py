@@ -1,4 +1,4 @@
-"""Starting an agent for a command that found none, where nobody else is in charge of that; once for any number of them."""
+"""Starting an agent for a command that found none, where nobody else is in charge of that; one for all who ask."""
 
 import fcntl
 import os
@@ -44,9 +44,7 @@ def obstacle(env: Mapping[str, str], uid: int, socket: str | None) -> str | None
     if unit:
         return f"start it with `systemctl --user start d7agent.socket` ({unit} is in charge of it)"
     if os.path.isdir(SYSTEM_FOLDER):
-        return (
-            "start the system's agent with `systemctl start d7agent.socket` (as root), or your own with `d7agent start`"
-        )
+        return "start the system's agent (as root: `systemctl start d7agent.socket`) or your own: `d7agent start`"
     if folder is None:
         return "start one with `d7agent start` (there is no runtime folder of yours in which it could start by itself)"
     return None

@@ -127,7 +127,8 @@ def _become(argv: list[str], log: int) -> NoReturn:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.closerange(3, 65536)
-    os.execve(argv[0], argv, {name: value for name, value in os.environ.items() if name not in NOT_ITS_OWN})
+    env = {name: value for name, value in os.environ.items() if name not in NOT_ITS_OWN}
+    os.execve(argv[0], argv, env)  # noqa: S606  no shell is the point
 
 
 def _wait(socket: str, pid: int, log: BinaryIO) -> None:

@@ -14,17 +14,18 @@ RELOAD_LIMIT: Final = 30.0  # seconds
 
 
 @click.command(cls=options.Command)
-@click.option(
-    "--socket", metavar="PATH", type=click.Path(), help="Where to listen; without it the flavour's own place."
-)
+@click.option("--socket", metavar="PATH", type=click.Path(), help="Where to listen, if not at the usual place.")
 @click.option("--system", is_flag=True, help="Be the host's agent: /etc/d7agent, /run/d7agent, [access] in effect.")
 @click.option(
-    "--idle-exit", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Leave after so long unused."
+    "--idle-exit", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Leave when unused for so long."
 )
 @click.option("-v", "--verbose", is_flag=True, help="Log every step, grants included; never a secret.")
 @click.pass_context
 def run(ctx: click.Context, socket: str | None, system: bool, idle_exit: float | None, verbose: bool) -> None:
-    """Be the agent, in the foreground, logging to stderr. This is what systemd starts; sockets it passes are adopted."""
+    """Be the agent, in the foreground, logging to stderr.
+
+    This is what systemd starts; the sockets that it passes are adopted.
+    """
     from d7agent.agent import daemon
 
     level = "debug" if verbose else "info"
@@ -52,7 +53,10 @@ def stop(socket: str | None) -> None:
 @click.command("reload", cls=options.Command)
 @options.socket_option
 def reload(socket: str | None) -> None:
-    """Make the agent read its configuration again. If it is faulty, the last good one stays in force, and this fails."""
+    """Make the agent read its configuration again.
+
+    If it is faulty the last good one stays in force, and this fails and says what is wrong.
+    """
     with reach(socket, timeout=RELOAD_LIMIT) as agent:
         problems: list[Any] = agent.call("Reload").get("problems") or []
     if problems:

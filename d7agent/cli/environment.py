@@ -27,7 +27,7 @@ def check_names(ctx: click.Context, param: click.Parameter, value: tuple[str, ..
               help=f"The variable, {VARIABLE} by default; may be repeated.")  # fmt: skip
 @options.token_options
 def env(form: str | None, names: tuple[str, ...], **asked: Any) -> None:
-    """Print shell code that sets and exports the token.
+    r"""Print shell code that sets and exports the token.
 
     \b
     eval "$(d7agent env)"                    sh, bash, zsh
@@ -48,7 +48,7 @@ def env(form: str | None, names: tuple[str, ...], **asked: Any) -> None:
 @options.token_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARG]...")
 def exec_(names: tuple[str, ...], fd: int | None, command: tuple[str, ...], **asked: Any) -> NoReturn:
-    """Run a command with the token in its environment.
+    r"""Run a command with the token in its environment.
 
     d7agent becomes the command, so signals and exit status are the command's own. Without a token it is not started.
 
@@ -84,7 +84,7 @@ def _become(command: tuple[str, ...]) -> NoReturn:
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)  # Python ignores them, and an ignored signal stays so in the command
     try:
-        os.execvp(command[0], command)
+        os.execvp(command[0], command)  # noqa: S606  no shell is the point
     except FileNotFoundError:
         raise Failure(f"{command[0]}: no such command", "check its name and your PATH", 127) from None
     except OSError as error:

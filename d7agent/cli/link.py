@@ -9,7 +9,7 @@ from d7agent.client.blocking import MARGIN, Agent, NoAgent, parse_reply, token_o
 def reach(socket: str | None, *, start: bool = False, timeout: float = 15.0) -> Agent:
     """A connected agent; where none answers and `start` says so, one that was started for it.
 
-    `timeout` is the limit of a call in seconds. Raises NoAgent, with a hint that fits this machine, or PermissionDenied.
+    `timeout` is the limit of a call in seconds. Raises PermissionDenied, and NoAgent with a hint that fits.
     """
     agent = Agent(socket, timeout)
     try:
@@ -27,7 +27,7 @@ def reach(socket: str | None, *, start: bool = False, timeout: float = 15.0) -> 
 def ask_token(
     profile: str | None, socket: str | None, min_validity: int | None, max_wait: int, no_start: bool
 ) -> dict[str, Any]:
-    """The Token (see the interface file), from the reply that the short way left or from the agent. Raises AgentError."""
+    """The Token (see the interface): of the reply that the short way left, else of the agent. Raises AgentError."""
     reply = pending.take()
     if reply is not None:
         return token_of(parse_reply(reply))

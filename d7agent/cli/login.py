@@ -19,15 +19,11 @@ DEFAULT_STORE: Final = "keyring"
 @click.argument("name", metavar="[PROFILE]", required=False, callback=options.check_profile,
                 shell_complete=options.complete_profile)  # fmt: skip
 @click.option("--token", "ready_made", is_flag=True, help="Store a ready-made access token in place of id and secret.")
-@click.option(
-    "--stdin", "piped", is_flag=True, help="Read client id and client secret (or the token) from stdin, a line each."
-)
-@click.option(
-    "--from-env", is_flag=True, help="Take D7_CLIENT_ID and D7_CLIENT_SECRET, or D7_API_TOKEN, from the environment."
-)
+@click.option("--stdin", "piped", is_flag=True, help="Read client id and secret, a line each, or the token from stdin.")
+@click.option("--from-env", is_flag=True, help="Take them from D7_CLIENT_ID and D7_CLIENT_SECRET, or D7_API_TOKEN.")
 @click.option("--base-url", metavar="URL", help="D7's address, if not https://api.d7networks.com; kept in the profile.")
-@click.option("--store", metavar="STORE", help="keyring[:BACKEND], directory:PATH, command:ARGV or environment[:PREFIX]; "
-              "kept in the profile.")  # fmt: skip
+@click.option("--store", metavar="STORE", help="Where it lives: keyring[:BACKEND], directory:PATH, command:ARGV or "
+              "environment[:PREFIX]; kept in the profile.")  # fmt: skip
 @click.option("--no-verify", is_flag=True, help="Store it without asking D7.")
 @options.profile_option
 @options.socket_option
@@ -36,19 +32,19 @@ def login(
     name: str | None, profile: str | None, ready_made: bool, piped: bool, from_env: bool, base_url: str | None,
     store: str | None, no_verify: bool, socket: str | None, no_start: bool,
 ) -> None:  # fmt: skip
-    """Prove a credential by logging in to D7, and store it.
+    r"""Prove a credential by logging in to D7, and store it.
 
     Asks for client id and client secret of the application that you made in D7's control panel. Where the store is a
     command, the environment or a read-only folder nothing is asked: what is there is proved.
 
     \b
-    printf '%s\\n%s\\n' ID SECRET | d7agent login --stdin
-    printf '%s\\n' TOKEN | d7agent login --token --stdin
+    printf '%s\n%s\n' ID SECRET | d7agent login --stdin
+    printf '%s\n' TOKEN | d7agent login --token --stdin
     """
     if piped and from_env:
         raise Failure("--stdin and --from-env exclude each other", "choose one", 2)
     with reach(socket, start=not no_start, timeout=LIMIT) as agent:
-        wish = _target(agent, _one_name(name, profile), base_url, store)
+        wish = _target(agent, _one_name(name, profile), store)
         secret = _secret(ready_made, piped, from_env, wish["store"])
         wish |= {"base_url": base_url, "store": store, "verify": False if no_verify else None}
         status = _store(agent, wish | secret)
@@ -88,7 +84,7 @@ def _default_profile(status: dict[str, Any]) -> str:
     return str(status.get("agent", {}).get("default_profile") or "default")
 
 
-def _target(agent: Agent, name: str | None, base_url: str | None, store: str | None) -> dict[str, Any]:
+def _target(agent: Agent, name: str | None, store: str | None) -> dict[str, Any]:
     """The profile's name and the store it has or is to have; asking for them shows that the agent is there for us."""
     status = agent.status()
     if status.get("agent", {}).get("locked"):

@@ -23,12 +23,12 @@ class Command(click.Command):
         ctx.allow_extra_args = True
         rest = super().parse_args(ctx, args)
         if rest and not ctx.resilient_parsing:
-            hint = f"`{ctx.command_path} --help` shows the usage; tokens and secrets go to stdin, never onto the command line"
+            hint = f"`{ctx.command_path} --help` shows the usage; secrets go to stdin, never onto the command line"
             raise Failure(f"{len(rest)} argument{'s' * (len(rest) > 1)} too many", hint, 2)
         return rest
 
 
-def check_profile(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+def check_profile(ctx: click.Context, _: click.Parameter, value: str | None) -> str | None:
     """Let only profile names through, and repeat nothing else: it may be a secret in the wrong place."""
     if value is None or ctx.resilient_parsing or _NAME.fullmatch(value):
         return value
@@ -39,7 +39,7 @@ def check_profile(ctx: click.Context, param: click.Parameter, value: str | None)
     )
 
 
-def complete_profile(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+def complete_profile(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """The agent's profiles that begin so; none when it does not answer."""
     from d7agent.client.blocking import Agent, AgentError
 
@@ -78,7 +78,7 @@ def min_validity_option(function: F) -> F:
         "--min-validity",
         metavar="SECONDS",
         type=click.IntRange(0, LONGEST),
-        help="How long the token must still be good.",
+        help="How long it must still be good.",
     )(function)
 
 

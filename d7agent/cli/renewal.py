@@ -46,10 +46,10 @@ def renew(profile: str | None, socket: str | None, max_wait: int) -> None:
 @options.socket_option
 @options.max_wait_option
 def reject(profile: str | None, socket: str | None, max_wait: int) -> None:
-    """Report a token that D7 refused; it is read from stdin.
+    r"""Report a token that D7 refused; it is read from stdin.
 
     \b
-    printf '%s\\n' "$TOKEN" | d7agent reject
+    printf '%s\n' "$TOKEN" | d7agent reject
 
     Only a fingerprint of it goes to the agent, which has a better one when this returns with status 0.
     """
@@ -58,9 +58,7 @@ def reject(profile: str | None, socket: str | None, max_wait: int) -> None:
     with reach(socket, timeout=max_wait + MARGIN) as agent:
         token = token_of(agent.call("RejectToken", params))
     if token["access_token"] == refused:
-        output.out(
-            f"Profile {_name(token)}: D7 accepts this token. Check the header of the request that was refused.\n"
-        )
+        output.out(f"Profile {_name(token)}: D7 accepts this token. Check the header of the refused request.\n")
     else:
         output.out(f"Profile {_name(token)} has another token, {spans.validity(token.get('valid_for'))}.\n")
 

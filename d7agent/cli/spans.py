@@ -1,12 +1,12 @@
 """Spans and instants as people read them."""
 
-import datetime
+import datetime as dt
 
 
 def span(seconds: float) -> str:
     """Two units at most: `59 min`, `2 h 5 min`, `3 d 4 h`, `12 s`."""
     left = max(0, int(seconds))
-    parts = []
+    parts: list[tuple[int, str]] = []
     for name, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
         count, left = divmod(left, size)
         if count or parts:
@@ -18,7 +18,7 @@ def span(seconds: float) -> str:
 
 def instant(seconds: float) -> str:
     """Unix seconds as local date and time."""
-    return datetime.datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return dt.datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def validity(valid_for: object) -> str:

@@ -17,16 +17,12 @@ END_LIMIT: Final = 20.0  # seconds for the agent to leave after its command
 
 
 @click.command(cls=options.Command, context_settings={"allow_interspersed_args": False})
-@click.option(
-    "--shell", type=click.Choice(quoting.SHELLS), help="Whose syntax to print; without it, the one of $SHELL."
-)
-@click.option(
-    "--socket", metavar="PATH", type=click.Path(), help="Where it is to listen; without it your agent's place."
-)
+@click.option("--shell", type=click.Choice(quoting.SHELLS), help="Whose syntax to print, if not that of $SHELL.")
+@click.option("--socket", metavar="PATH", type=click.Path(), help="Where it is to listen, if not at the usual place.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG]...]")
 @click.pass_context
 def start(ctx: click.Context, shell: str | None, socket: str | None, command: tuple[str, ...]) -> None:
-    """Start an agent in the background, and print what makes a shell find it.
+    r"""Start an agent in the background, and print what makes a shell find it.
 
     \b
     eval "$(d7agent start)"                  sh, bash, zsh

@@ -1,4 +1,4 @@
-"""The status as text: a table where there is room, a list where there is not. State is told in words, never by colour alone."""
+"""The status as text: a table where there is room, else a list. State is told in words, never by colour alone."""
 
 import sys
 from typing import Any, Final
@@ -30,7 +30,7 @@ Status = dict[str, Any]
 
 
 def render(status: Status, width: int | None = None) -> str:
-    """The whole text. `width` in columns, None for the terminal's; colours on a terminal only, and not with NO_COLOR."""
+    """The whole text. `width` in columns, None: the terminal's. Colours on a terminal only, and not with NO_COLOR."""
     terminal = sys.stdout is not None and sys.stdout.isatty()
     console = Console(width=width or (None if terminal else PLAIN_WIDTH), highlight=False, markup=False, emoji=False)
     with console.capture() as capture:

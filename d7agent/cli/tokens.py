@@ -32,23 +32,21 @@ no_newline_option = click.option("--no-newline", is_flag=True, help="Print no li
 def token(no_newline: bool, **asked: Any) -> None:
     """Print an access token that is good for a while yet.
 
-    For API calls `d7agent header | curl -H @- URL` is the safer way: it keeps the token out of `ps` and of your history.
+    For API calls `d7agent header | curl -H @- URL` is safer: it keeps the token out of `ps` and of your history.
     """
     answer = ask_token(**asked)
     output.out(str(answer["access_token"]) + ("" if no_newline else "\n"))
     if sys.stdout.isatty():
-        output.note(
-            "hint: the token stays in this terminal's scrollback; `d7agent header | curl -H @- URL` shows it nowhere"
-        )
+        output.note("hint: the token is on your screen now; `d7agent header | curl -H @- URL` avoids that")
 
 
 @click.command(cls=options.Command)
 @click.option("--format", "form", type=click.Choice(list(FORMS)), default="header", show_default=True,
-              help="header: for curl -H @-; value: what follows the colon; curl: for curl -K -; json: an object.")  # fmt: skip
+              help="header: for curl -H @-; value: without the name; curl: for curl -K -; json: an object.")  # fmt: skip
 @options.token_options
 @no_newline_option
 def header(form: str, no_newline: bool, **asked: Any) -> None:
-    """Print the Authorization header of an API call.
+    r"""Print the Authorization header of an API call.
 
     \b
     d7agent header | curl -H @- https://api.d7networks.com/messages/v1/balance

@@ -1,7 +1,6 @@
 """Ask the d7agent for a token, from any Python program. One file, standard library only: copy it beside a script.
 
     import blocking as d7agent        # or, with the package installed: import d7agent
-
     requests.get(url, headers=d7agent.header())
 
 Every call has a time limit, and the server's uid (SO_PEERCRED) is checked before a byte is sent: own, root or d7agent.
@@ -23,6 +22,9 @@ SYSTEM_SOCKET = "/run/d7agent/agent.sock"
 SYSTEM_USER = "d7agent"
 MAX_WAIT = 30  # seconds the agent waits for a token when the caller does not say
 MARGIN = 5.0  # seconds beyond max_wait: the way there and back on a loaded machine
+BUSY = "it may be stopped or overloaded: try again, or see what its log says"
+Name = str | None
+Seconds = int | None
 MAX_REPLY = 8 * 1024 * 1024  # bytes; the status of 1,000 profiles with their sinks is 1 MB
 
 
@@ -32,8 +34,7 @@ class AgentError(Exception):
     `exit_code` is what the d7agent command exits with; `fields` holds further parameters of the wire error.
     """
 
-    exit_code = 1
-    advice = "`d7agent status` shows how the agent does"
+    exit_code, advice = 1, "`d7agent status` shows how the agent does"
 
     def __init__(self, message: str, hint: str = "", fields: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
@@ -45,83 +46,71 @@ class AgentError(Exception):
 class NoAgent(AgentError):
     """Nobody answers on the socket, not in time, or not to the end. Field: `busy`, if somebody listens all the same."""
 
-    exit_code = 3
-    advice = "start one with `d7agent start`, or with systemd: `systemctl --user start d7agent.socket`"
+    exit_code, advice = 3, "start one with `d7agent start`, or with systemd: `systemctl --user start d7agent.socket`"
 
 
 class NoSuchProfile(AgentError):
     """The agent has no profile of that name."""
 
-    exit_code = 4
-    advice = "`d7agent status` lists the profiles, `d7agent login NAME` makes one"
+    exit_code, advice = 4, "`d7agent status` lists the profiles, `d7agent login NAME` makes one"
 
 
 class NoCredential(AgentError):
     """The profile's store holds no credential."""
 
-    exit_code = 4
-    advice = "store one with `d7agent login`"
+    exit_code, advice = 4, "store one with `d7agent login`"
 
 
 class CredentialRejected(AgentError):
     """D7 refuses the credential or the token for good. Field: `code`, D7's own."""
 
-    exit_code = 5
-    advice = "store a valid credential with `d7agent login`"
+    exit_code, advice = 5, "store a valid credential with `d7agent login`"
 
 
 class TokenUnavailable(AgentError):
     """No token for now. Fields: `reason`, `retry_after` (seconds)."""
 
-    exit_code = 6
-    advice = "try again later; `d7agent status` shows the cause"
+    exit_code, advice = 6, "try again later; `d7agent status` shows the cause"
 
 
 class BudgetSpent(AgentError):
     """The profile's login budget is used up. Field: `retry_after` (seconds)."""
 
-    exit_code = 6
-    advice = "try again later; `d7agent status` shows the logins of the last hour"
+    exit_code, advice = 6, "try again later; `d7agent status` shows the logins of the last hour"
 
 
 class Locked(AgentError):
     """The agent is locked by a passphrase."""
 
-    exit_code = 7
-    advice = "unlock it with `d7agent unlock`"
+    exit_code, advice = 7, "unlock it with `d7agent unlock`"
 
 
 class PermissionDenied(AgentError):
     """The agent does not serve this user, or its socket belongs to someone we do not trust."""
 
-    exit_code = 8
-    advice = "a system agent serves the users named in [access] of /etc/d7agent/config.toml"
+    exit_code, advice = 8, "a system agent serves the users named in [access] of /etc/d7agent/config.toml"
 
 
 class StoreUnavailable(AgentError):
     """The store cannot be read or written now. Field: `reason`."""
 
-    exit_code = 9
-    advice = "unlock the keyring or mend the store, then try again"
+    exit_code, advice = 9, "unlock the keyring or mend the store, then try again"
 
 
 class InvalidParameter(AgentError):
     """The agent refuses a parameter. Field: `parameter`, its name."""
 
-    exit_code = 2
-    advice = "`d7agent --help` shows what is allowed"
+    exit_code, advice = 2, "`d7agent --help` shows what is allowed"
 
 
-def token(
-    profile: str | None = None, *, min_validity: int | None = None, max_wait: int | None = None, socket: str = ""
-) -> str:
-    """An access token good for at least `min_validity` seconds, waited for up to `max_wait` (30). Raises AgentError."""
+def token(profile: Name = None, *, min_validity: Seconds = None, max_wait: Seconds = None, socket: Name = None) -> str:
+    """An access token good for `min_validity` seconds or more, waited for up to `max_wait` (30). Raises AgentError."""
     with Agent(socket) as agent:
         return agent.token(profile, min_validity=min_validity, max_wait=max_wait)
 
 
 def header(
-    profile: str | None = None, *, min_validity: int | None = None, max_wait: int | None = None, socket: str = ""
+    profile: Name = None, *, min_validity: Seconds = None, max_wait: Seconds = None, socket: Name = None
 ) -> dict[str, str]:
     """The header of an API call, `{"Authorization": "Bearer …"}`; parameters and errors as in `token`."""
     with Agent(socket) as agent:
@@ -134,10 +123,10 @@ def fingerprint(access_token: str) -> str:
 
 
 class Agent:
-    """The agent behind `path`, or else the first that accepts a connection: $D7AGENT_SOCK, the user's, the system's.
+    """The agent behind `path`, else the first that accepts a connection: $D7AGENT_SOCK, the user's, the system's.
 
     The connection is kept from call to call, made anew after a fork and when the agent was restarted. Thread-safe.
-    `timeout` is the limit of one call in seconds; `max_wait` of a call replaces it. Use it with `with`, or `close()` it.
+    `timeout` is the limit of a call in seconds, unless it has a `max_wait`. Use it with `with`, or `close()` it.
     """
 
     _link: "_Link | None"
@@ -153,28 +142,25 @@ class Agent:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def token(self, profile: str | None = None, *, min_validity: int | None = None, max_wait: int | None = None) -> str:
+    def token(self, profile: Name = None, *, min_validity: Seconds = None, max_wait: Seconds = None) -> str:
         """The access token alone; see `get`."""
         return str(self.get(profile, min_validity=min_validity, max_wait=max_wait)["access_token"])
 
-    def get(
-        self, profile: str | None = None, *, min_validity: int | None = None, max_wait: int | None = None
-    ) -> dict[str, Any]:
+    def get(self, profile: Name = None, *, min_validity: Seconds = None, max_wait: Seconds = None) -> dict[str, Any]:
         """GetToken: the whole Token (access_token, header, valid_for, serial, state, …). Raises AgentError."""
         params = {"profile": profile, "min_validity": min_validity, "max_wait": max_wait}
-        return token_of(self.call("GetToken", params, timeout=self._limit(max_wait)))
+        return token_of(self.call("GetToken", params))
 
-    def reject(self, access_token: str, profile: str | None = None, *, max_wait: int | None = None) -> str:
+    def reject(self, access_token: str, profile: Name = None, *, max_wait: Seconds = None) -> str:
         """Tell that D7 refused this token (only its fingerprint is sent); a better token. Raises AgentError."""
         params = {"fingerprint": fingerprint(access_token), "profile": profile, "max_wait": max_wait}
-        return str(token_of(self.call("RejectToken", params, timeout=self._limit(max_wait)))["access_token"])
+        return str(token_of(self.call("RejectToken", params))["access_token"])
 
-    def status(self, profile: str | None = None) -> dict[str, Any]:
+    def status(self, profile: Name = None) -> dict[str, Any]:
         """GetStatus: `agent` and `profiles`. Raises AgentError."""
-        found: dict[str, Any] = self.call("GetStatus", {"profile": profile})
-        return found
+        return dict(self.call("GetStatus", {"profile": profile}))
 
-    def stream(self, profile: str | None = None) -> Iterator[dict[str, Any]]:
+    def stream(self, profile: Name = None) -> Iterator[dict[str, Any]]:
         """The Token now, then every newer one. Ends only by an AgentError; NoAgent when the agent goes."""
         return map(token_of, self.call("GetToken", {"profile": profile}, more=True))
 
@@ -184,24 +170,38 @@ class Agent:
         """Call a method of io.d7agent (or any other, by its full name): the reply's parameters. Raises AgentError.
 
         Parameters that are None are left out. With `more`: an iterator over the replies, on a connection of its own;
-        the first comes within the limit, the later ones whenever they come.
+        the first comes within the limit, the later ones whenever they come. `timeout` in seconds.
         """
-        request = _encode(method, params or {}, more)
-        limit = self.timeout if timeout is None else timeout
+        given = {name: value for name, value in (params or {}).items() if value is not None}
+        full = method if "." in method else f"{INTERFACE}.{method}"
+        message = {"method": full, "parameters": given} | ({"more": True} if more else {})
+        request = json.dumps(message, separators=(",", ":")).encode() + b"\0"
+        limit = timeout or (given["max_wait"] + MARGIN if "max_wait" in given else self.timeout)
         if more:
             return _stream(self.path, request, limit)
         if self._pid != os.getpid():
             self._start_anew()
         with self._lock:
-            return parse_reply(self._exchange(request, limit))
+            try:
+                link = self._connected()
+                link.allow(limit)
+                link.send(request)
+                reply = link.receive()
+            except BaseException:
+                self.close()  # whatever comes on this connection now belongs to a call that was given up
+                raise
+        return parse_reply(reply)
 
     def connect(self) -> str:
         """Connect now unless connected: the path of the socket in use. Raises NoAgent or PermissionDenied."""
+        return self._connected().path
+
+    def _connected(self) -> "_Link":
         if self._link is not None and not self._link.idle():
             self.close()
         if self._link is None:
             self._link = _Link(self.path, self.timeout)
-        return self._link.path
+        return self._link
 
     def close(self) -> None:
         """Close the connection; the next call opens one again."""
@@ -214,28 +214,11 @@ class Agent:
         self._lock = threading.Lock()
         self._pid = os.getpid()
 
-    def _limit(self, max_wait: int | None) -> float:
-        return self.timeout if max_wait is None else max_wait + MARGIN
-
-    def _exchange(self, request: bytes, limit: float) -> bytes:
-        try:
-            self.connect()
-            assert self._link is not None  # noqa: S101  connect() has seen to it
-            self._link.allow(limit)
-            self._link.send(request)
-            return self._link.receive()
-        except BaseException:
-            self.close()  # whatever comes on this connection now belongs to a call that was given up
-            raise
-
 
 class Token:
-    """A live token: `str()` of it asks the agent, so an SDK that formats it into each request always has a valid one.
+    """A live token: `str()` of it asks the agent, so `direct7.Client(api_token=Token())` always sends a valid one."""
 
-    client = direct7.Client(api_token=d7agent.Token())
-    """
-
-    def __init__(self, profile: str | None = None, *, max_wait: int | None = None, socket: str | None = None) -> None:
+    def __init__(self, profile: Name = None, *, max_wait: Seconds = None, socket: Name = None) -> None:
         self._profile = profile
         self._max_wait = max_wait
         self._agent = Agent(socket)
@@ -251,15 +234,12 @@ def candidates(path: str | None = None) -> list[str]:
     """The sockets to try, best first. One that is named is the only one."""
     if path:
         return [path]
-    runtime, home = (os.environ.get(name, "") for name in ("XDG_RUNTIME_DIR", "HOME"))
-    places = [os.environ.get("D7AGENT_SOCK", "")]
-    if runtime.startswith("/") and runtime.strip("/"):
-        places.append(f"{runtime.rstrip('/')}/d7agent/agent.sock")
-    else:
-        places.append(f"/run/user/{os.geteuid()}/d7agent/agent.sock")
-        if home.startswith("/") and home.strip("/"):
-            places.append(f"{home.rstrip('/')}/.local/state/d7agent/run/agent.sock")
-    return [place for place in dict.fromkeys([*places, SYSTEM_SOCKET]) if place]
+    runtime, home = (os.environ.get(name, "").rstrip("/") for name in ("XDG_RUNTIME_DIR", "HOME"))
+    folders = [f"{runtime}/d7agent"]
+    if not runtime.startswith("/"):
+        folders = [f"/run/user/{os.geteuid()}/d7agent", f"{home}/.local/state/d7agent/run"]
+    places = [f"{folder}/agent.sock" for folder in folders if folder.startswith("/")]
+    return [place for place in dict.fromkeys([os.environ.get("D7AGENT_SOCK"), *places, SYSTEM_SOCKET]) if place]
 
 
 def parse_reply(reply: bytes) -> dict[str, Any]:
@@ -268,10 +248,8 @@ def parse_reply(reply: bytes) -> dict[str, Any]:
         message = json.loads(reply)
     except (ValueError, RecursionError):
         message = None
-    if not isinstance(message, dict):
+    if not isinstance(message, dict) or not isinstance(params := message.get("parameters") or {}, dict):
         raise AgentError("the agent's answer is no Varlink message", "check that D7AGENT_SOCK names a d7agent")
-    params = message.get("parameters")
-    params = params if isinstance(params, dict) else {}
     if message.get("error"):
         raise _wire_error(str(message["error"]), params)
     return params
@@ -284,30 +262,19 @@ def token_of(params: Mapping[str, Any]) -> dict[str, Any]:
         texts = (found.get("access_token"), found.get("header"))
         if all(isinstance(text, str) and text and text.isascii() and text.isprintable() for text in texts):
             return found
-    raise AgentError(
-        "the agent's answer holds no usable token", "restart the agent: its version may be older than this"
-    )
+    raise AgentError("the agent's answer holds no usable token", "agent and client may differ in version")
 
 
 def _wire_error(name: str, params: dict[str, Any]) -> AgentError:
-    kind = _WIRE_ERRORS.get(name.rpartition(".")[2])
-    message, hint = str(params.pop("message", "") or ""), str(params.pop("hint", "") or "")
-    if kind is None:
-        what = ", ".join(str(value) for value in params.values())
-        message = message or f"the agent answered {name}" + (f" ({what})" if what else "")
-        hint = hint or "agent and client differ in version: restart the agent"
-        return AgentError(message, hint, params)
+    kinds = {kind.__name__: kind for kind in AgentError.__subclasses__()}
+    kind = kinds.get(name.rpartition(".")[2], AgentError)
+    message, hint = str(params.pop("message", None) or ""), str(params.pop("hint", None) or "")
     if not message:
-        message = f"the agent refuses the parameter {params.get('parameter')}" if kind is InvalidParameter else name
+        what = ", ".join(str(value) for value in params.values())
+        message = f"the agent answered {name}" + (f" ({what})" if what else "")
+    if not hint and kind is AgentError:
+        hint = "agent and client may differ in version: restart the agent"
     return kind(message, hint, params)
-
-
-def _encode(method: str, params: Mapping[str, Any], more: bool) -> bytes:
-    full = method if "." in method else f"{INTERFACE}.{method}"
-    message: dict[str, Any] = {"method": full, "parameters": {k: v for k, v in params.items() if v is not None}}
-    if more:
-        message["more"] = True
-    return json.dumps(message, separators=(",", ":")).encode() + b"\0"
 
 
 def _stream(path: str | None, request: bytes, limit: float) -> Iterator[dict[str, Any]]:
@@ -329,11 +296,7 @@ class _Link:
         self.allow(limit)
         self._data = bytearray()
         self._sock, self.path = self._connect(candidates(path))
-        try:
-            self._check_peer()
-        except BaseException:
-            self.close()
-            raise
+        self._check_peer()
 
     def allow(self, limit: float | None) -> None:
         """Set the limit of what follows, in seconds from now; None: there is none."""
@@ -345,10 +308,8 @@ class _Link:
         try:
             self._sock.settimeout(0)
             self._sock.recv(1, sockets.MSG_PEEK)
-        except BlockingIOError:
-            return not self._data
-        except OSError:
-            return False
+        except OSError as error:
+            return isinstance(error, BlockingIOError) and not self._data
         return False
 
     def send(self, request: bytes) -> None:
@@ -390,10 +351,9 @@ class _Link:
         return left
 
     def _gone(self, error: OSError) -> NoAgent:
-        if not isinstance(error, TimeoutError):
-            return NoAgent(f"the agent at {self.path} is gone: {error.strerror}")
-        hint = "it may be stopped or overloaded: `d7agent status` asks it again, `d7agent stop` ends it"
-        return NoAgent(f"the agent at {self.path} did not answer within {self._limit:g} s", hint, {"busy": True})
+        if isinstance(error, TimeoutError):
+            return NoAgent(f"the agent at {self.path} did not answer within {self._limit:g} s", BUSY, {"busy": True})
+        return NoAgent(f"the agent at {self.path} is gone: {error.strerror}")
 
     def _connect(self, paths: list[str]) -> tuple[sockets.socket, str]:
         failures: dict[str, OSError] = {}
@@ -401,20 +361,39 @@ class _Link:
             sock = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
             try:
                 # A socket with Python's timeout is turned away while the backlog is full; the kernel's own waits.
-                left = self._left() or 0
+                left = max(self._left() or 0, 0.001)
                 limit = struct.pack("@ll", int(left), int(left % 1 * 1e6))
                 sock.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDTIMEO, limit)
                 sock.connect(path)
-            except BaseException as error:
-                sock.close()
-                if not isinstance(error, OSError):
-                    raise
-                failures[path] = error
-            else:
                 return sock, path
+            except OSError as error:
+                sock.close()
+                failures[path] = error
         raise _not_connected(failures)
 
     def _check_peer(self) -> None:
         credentials = self._sock.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, struct.calcsize("3i"))
         uid = struct.unpack("3i", credentials)[1]
-        names = {entry.pw_name: entry.pw_uid for entry in pwd.getpwall()} if uid not in (os.geteuid(), 0) else {}
+        if uid not in (os.geteuid(), 0, _uid_of(SYSTEM_USER)):
+            self.close()
+            raise PermissionDenied(
+                f"the agent at {self.path} runs as uid {uid}, which is neither you, root nor {SYSTEM_USER}; "
+                "nothing was sent to it",
+                "unset D7AGENT_SOCK or name your own agent with --socket; to ask that one, run this as its user",
+            )
+
+
+def _not_connected(failures: Mapping[str, OSError]) -> AgentError:
+    for path, error in failures.items():
+        if isinstance(error, PermissionError):
+            return PermissionDenied(f"you may not connect to the agent at {path}", "run this as the user it is for")
+        if isinstance(error, BlockingIOError | TimeoutError):
+            return NoAgent(f"the agent at {path} accepts no connection", BUSY, {"busy": True})
+    return NoAgent(f"no agent answers at {' and '.join(failures)}")
+
+
+def _uid_of(name: str) -> int | None:
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None

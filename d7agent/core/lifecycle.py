@@ -323,6 +323,7 @@ def _adopt(state: State, held: Grant, now: Stamp, draw: float) -> Step:
         serial=state.serial + 1,
         due=due,
         due_why=why,
+        recalled=True,  # whatever the store still remembers is older
         expired=False,
         missing=False,
         unchanged=False,

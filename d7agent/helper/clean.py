@@ -27,7 +27,7 @@ def cleaned(name: str, text: str) -> str:
 def cleaned_token(name: str, text: str) -> Secret:
     """An access token without what pasting added, a leading `Bearer` included. Raises Invalid."""
     bare = _unwrapped(text)
-    if bare[:6].lower() == "bearer" and bare[6:7].isspace():
+    if bare[:6].lower() == "bearer" and not bare[6:7].strip():
         bare = _unwrapped(bare[6:])
     checked = _checked(name, bare)
     if not is_token(checked):

@@ -37,7 +37,7 @@ def proxy_for(parts: SplitResult, env: Mapping[str, str]) -> Proxy | None:
 
 
 def bypassed(host: str, port: int, env: Mapping[str, str]) -> bool:
-    """Whether NO_PROXY lists the host: `*`, a name (and those below it), an address, a network; each with a port or not."""
+    """Whether NO_PROXY lists the host: `*`, a name and those below, an address, a network; each with a port or not."""
     listed = env.get("no_proxy") or env.get("NO_PROXY") or ""
     return any(_matches(entry.strip().lower(), host.lower(), port) for entry in listed.split(","))
 

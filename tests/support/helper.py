@@ -32,9 +32,7 @@ def run_job(job: Job, raw: bytes = b"", env: dict[str, str] | None = None, limit
     return finish_job(job, raw, env, limits).reply
 
 
-def finish_job(
-    job: Job, raw: bytes = b"", env: dict[str, str] | None = None, limits: Limits | None = None
-) -> Finished:
+def finish_job(job: Job, raw: bytes = b"", env: dict[str, str] | None = None, limits: Limits | None = None) -> Finished:
     """The reply, what was written to stderr, and how long it took."""
     before = SystemClock().now().boot
     done = subprocess.run(
