@@ -364,8 +364,8 @@ def test_a_line_that_cannot_be_found_is_no_error() -> None:
 
 
 KEYS = st.sampled_from(["base_url", "store", "client_id"])
-TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
-COMMENTS = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12).map(lambda text: f"# {text}")
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
+COMMENTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=12).map(lambda text: f"# {text}")
 VALUES = st.one_of(
     TEXTS.map(quote),
     st.sampled_from(

@@ -154,7 +154,7 @@ def test_a_name_that_is_not_utf8_is_shown_all_the_same(paths: Paths) -> None:
 
 
 def test_a_file_replaced_while_it_is_read_is_read_again(paths: Paths) -> None:
-    """Every read gives one version whole, and finds the file every time, while a writer replaces it as fast as it can."""
+    """Every read gives one version whole while a writer replaces the file as fast as it can."""
     path = Path(paths.config_file)
     versions = [letter * 200_000 for letter in "ab"]
     files.write_atomic(str(path), versions[0].encode(), 0o600)
@@ -408,7 +408,7 @@ def test_a_file_that_says_so_already_is_not_touched(paths: Paths) -> None:
     ("text", "changes", "problem"),
     [
         ("", {"store": "vault"}, ":1: store: must be"),
-        ("\n", {"base_url": "http://evil.test"}, ":1: base_url: must begin with https"),
+        ("\n", {"base_url": "http://evil.test"}, ":2: base_url: must begin with https"),
         ("colour = 1", {"store": "keyring"}, ":1: colour: unknown key"),
         ("half written [", {"store": "keyring"}, ": not valid TOML: "),
         ("store.x = 1", {"store": "keyring"}, ": left as it is: cannot be edited safely"),

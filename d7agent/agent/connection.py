@@ -15,11 +15,11 @@ from typing import Final
 from d7agent.agent.call import Call
 from d7agent.agent.dispatch import handle, own_answer, refusal
 from d7agent.agent.host import Host
-from d7agent.agent.outbox import Outbox
 from d7agent.agent.peers import Peer, credentials, has_hung_up
 from d7agent.agent.roster import Share
+from d7agent.agent.stall import Stall
 from d7agent.core.errors import AgentError
-from d7agent.wire.framing import Inbox, ProtocolError, decode_call, encode_error
+from d7agent.wire.framing import ProtocolError, decode_call, encode_error
 from d7agent.wire.messages import Envelope
 
 QUICK: Final = b'{"method":"io.d7agent.GetToken"'  # how a request begins that can hold no secret and may be copied
@@ -29,53 +29,38 @@ log = logging.getLogger("d7agent.agent.connection")
 
 
 class Connection(asyncio.BufferedProtocol):
-    """The protocol of one accepted socket, and the line that its calls answer on."""
+    """The protocol of one accepted socket, and the line that its calls answer on.
 
-    __slots__ = (
-        "_again",
-        "_call",
-        "_checked",
-        "_closing",
-        "_eof",
-        "_half_since",
-        "_held",
-        "_host",
-        "_idle",
-        "_inbox",
-        "_outbox",
-        "_reading",
-        "_ready",
-        "_refusal",
-        "_share",
-        "_transport",
-        "_turning",
-        "peer",
-    )
+    A client that connects, asks once and leaves is the common one, so what it does not need is not made: the state
+    below is the class's until it changes.
+    """
 
-    _transport: asyncio.Transport
-    _outbox: Outbox
-    _idle: "OrderedDict[Connection, None]"
+    data_received = None  # uvloop looks for it in vain otherwise, and the AttributeError costs a microsecond
+
     peer: Peer
+    _transport: asyncio.Transport
+    _idle: "OrderedDict[Connection, None]"
+    _share: "Share[Connection] | None" = None  # our place among the uid's connections, while we have one
+    _call: Call | None = None  # the call in hand; while it is open, further requests wait
+    _again: asyncio.Handle | None = None  # the turn to come, when the last one left requests for it
+    _stall: Stall | None = None  # while answers wait for the client to read
+    _half_since: float | None = None  # boot instant at which an unfinished request began
+    _held = 0  # bytes of the inbox that are counted in our share
+    _refusal: bytes | None = None  # the error frame for a peer that may not ask
+    _checked = False  # whether that is up to date
+    _ready = False  # nothing in hand, nothing waiting, admitted: the quick way is open
+    _turning = False
+    _reading = True
+    _closing = False
+    _eof = False
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._inbox = Inbox(host.shared)
-        self._share: Share[Connection] | None = None
-        self._call: Call | None = None
-        self._again: asyncio.Handle | None = None  # the turn to come, when the last one left requests for it
-        self._half_since: float | None = None  # boot instant at which the unfinished request began
-        self._held = 0  # bytes of the inbox counted in our share
-        self._refusal: bytes | None = None  # the error frame for a peer that may not ask
-        self._checked = False  # whether that is up to date
-        self._ready = False  # nothing in hand, nothing waiting, admitted: the quick way is open
-        self._turning = False
-        self._reading = True
-        self._closing = False
-        self._eof = False
+        self._inbox = host.inbox
 
     # What the loop calls.
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  a stream socket's
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # a stream socket's
         """The peer has connected: see who it is, and whether its request is already there."""
         self._transport = transport
         sock = transport.get_extra_info("socket")
@@ -88,9 +73,8 @@ class Connection(asyncio.BufferedProtocol):
                 self._drop("no room")
                 return
             self._idle = share.idle
-            self._outbox = Outbox(transport, self._host.limits, self._host.clock)
-            self._refused()
-            self._rest()
+            self._idle[self] = None
+            self._ready = self._refused() is None
             self._peek(own)
         finally:
             own.detach()
@@ -102,36 +86,38 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes have come. A request that the handler recognises as a whole is answered without being decoded."""
         if self._ready and nbytes <= QUICK_MAX:
-            shared = self._host.shared
-            if shared.data.startswith(QUICK) and not shared.data[nbytes - 1]:
-                frame = self._host.handler.quick(self.peer, shared.view[: nbytes - 1].tobytes())
-                if frame is not None:
-                    self._idle.move_to_end(self)
-                    self._transport.write(frame)
-                    return
+            request = self._inbox.peek(QUICK, nbytes)
+            frame = request and self._host.handler.quick(self.peer, request)
+            if frame:
+                self._idle.move_to_end(self)
+                self._transport.write(frame)
+                return
         self._inbox.received(nbytes)
         if self._again is None:
             self._turn()
         else:
-            self._inbox.settle()
             self._rest()
 
     def eof_received(self) -> bool:
         """The peer sends no more. It may still read (`nc -N`): then the connection stays for what it has asked."""
         self._eof = True
-        if self._again is not None or (self._outbox.stalled and self._inbox.waiting):
+        if self._again is not None or (self._stall is not None and self._inbox.waiting):
             return True
-        return self._call is not None and not self._hung_up()
+        if self._call is not None and not self._hung_up():
+            self._host.watch(self)
+            return True
+        self.close()
+        return False
 
     def pause_writing(self) -> None:
         """The peer does not read as fast as it is answered."""
-        self._outbox.pause()
+        self._stall = Stall(self._transport, self._host.limits, self._host.clock.now().boot)
         if not self._turning:
             self._rest()
 
     def resume_writing(self) -> None:
         """It has taken all."""
-        self._outbox.resume()
+        self._stall = None
         self._resume()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  any end is an end
@@ -139,7 +125,7 @@ class Connection(asyncio.BufferedProtocol):
         self._closing, self._ready = True, False
         if self._again is not None:
             self._again.cancel()
-        self._inbox.clear()
+        self._inbox = self._inbox.clear()
         self._leave()
         call, self._call = self._call, None
         if call is not None:
@@ -162,27 +148,25 @@ class Connection(asyncio.BufferedProtocol):
         """Whether the peer may ask is to be found out anew: at its next call, or now if one is open."""
         self._checked = self._ready = False
         call = self._call
-        if call is None:
+        frame = None if call is None else self._refused()
+        if call is None or frame is None:
             return
-        frame = self._refused()
-        if frame is not None:
-            self._call = None
-            call.gone()
-            if not call.oneway:
-                self._send(frame)
-            self._resume()
+        self._call = None
+        call.gone()
+        if not call.oneway:
+            self._send(frame)
+        self._resume()
 
     def inspect(self, now: float) -> bool:
         """Drop a peer that keeps us waiting at boot instant `now`; whether to look again."""
-        limits = self._host.limits
-        if self._half_since is not None and now - self._half_since >= limits.request_time:
+        if self._half_since is not None and now - self._half_since >= self._host.limits.request_time:
             self._drop("its request is unfinished")
-        elif self._outbox.overdue(now):
+        elif self._stall is not None and self._stall.overdue(now):
             self._drop("it does not read")
         elif self._deaf() and self._hung_up():
             self._drop("it is gone")
         else:
-            return self._half_since is not None or self._outbox.stalled or self._deaf()
+            return self._half_since is not None or self._stall is not None or self._deaf()
         return False
 
     def evict(self) -> None:
@@ -193,6 +177,8 @@ class Connection(asyncio.BufferedProtocol):
     def close(self) -> None:
         """Send what is waiting to be sent, then close."""
         self._closing, self._ready = True, False
+        if self._stall is None and self._transport.get_write_buffer_size():
+            self.pause_writing()  # a little is waiting, too little for the transport to say so: not for ever
         self._transport.close()
 
     def abort(self) -> None:
@@ -205,7 +191,7 @@ class Connection(asyncio.BufferedProtocol):
     def _peek(self, own: plain_socket) -> None:
         """Read the request that came while we accepted: it saves a client that connects and asks a turn of the loop."""
         try:
-            count = own.recv_into(self._host.shared.view, 0, socket.MSG_DONTWAIT)
+            count = own.recv_into(self._inbox.buffer(), 0, socket.MSG_DONTWAIT)
         except OSError:
             return
         if count:
@@ -218,17 +204,16 @@ class Connection(asyncio.BufferedProtocol):
             self._take()
         except ProtocolError as error:
             log.debug("%r: closed: %s", self.peer, error)
-            self._inbox.clear()
+            self._inbox = self._inbox.clear()
             self.close()
         finally:
             self._turning = False
-            self._inbox.settle()
             self._rest()
 
     def _take(self) -> None:
         half_since, self._half_since = self._half_since, None
         for _ in range(self._host.limits.turn):
-            if self._call is not None or self._outbox.stalled or self._closing:
+            if self._call is not None or self._stall is not None or self._closing:
                 return
             message = self._inbox.next()
             if message is None:
@@ -268,7 +253,11 @@ class Connection(asyncio.BufferedProtocol):
     # Between two turns.
 
     def _send(self, frame: bytes) -> None:
-        if not self._closing and not self._outbox.send(frame):
+        if self._closing:
+            return
+        if self._stall is None:
+            self._transport.write(frame)
+        elif not self._stall.add(frame):
             self._drop("it leaves too much unread")
 
     def _resume(self) -> None:
@@ -279,11 +268,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def _rest(self) -> None:
         """Put down what this connection waits for now."""
-        if self._half_since is not None or self._outbox.stalled or self._deaf():
+        self._inbox = self._inbox.settle()
+        free = self._call is None and self._stall is None and not self._inbox.waiting
+        if not free and (self._half_since is not None or self._stall is not None or self._deaf()):
             self._host.watch(self)
         if self._closing:
             return
-        free = self._call is None and not self._inbox.waiting and not self._outbox.stalled
         self._ready = free and self._checked and self._refusal is None
         if free:
             self._idle[self] = None
@@ -295,7 +285,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._inbox.full is self._reading and not self._eof:
             self._reading = not self._reading
             (self._transport.resume_reading if self._reading else self._transport.pause_reading)()
-        if self._eof and self._call is None and self._again is None and not self._outbox.stalled:
+        if self._eof and self._call is None and self._again is None and self._stall is None:
             self.close()
 
     def _hold(self) -> None:

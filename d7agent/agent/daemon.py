@@ -40,7 +40,7 @@ class Daemon:
         self._notifier = notifier
         self._idle_exit = idle_exit
         self._end = asyncio.Event()
-        self._ours: dict[str, object] = {}  # store folders as we left them: such a change is no edit
+        self._known: dict[str, object] = {}  # how the folders of `directory` stores looked last
         clock = SystemClock()
         self.agent = Agent(paths, clock, Helpers(dict(os.environ)))
         policy = access.Policy(os.geteuid(), system=paths.system)
@@ -79,6 +79,7 @@ class Daemon:
             loop.add_signal_handler(number, act)
         seen = watch.look(self.agent.paths, self._store_folders())
         self.agent.load()
+        self._look_at_stores(act=False)
         self.agent.alarm.start()
         for sock in sockets:
             await self.server.listen(sock)
@@ -114,14 +115,20 @@ class Daemon:
     def _edited(self, change: Change) -> None:
         if change.config:
             self._reload()
+        self._look_at_stores(act=True)
+
+    def _look_at_stores(self, *, act: bool) -> None:
+        """Compare each store's folder with how we knew it: what we wrote ourselves is no edit."""
         for name, folder in self._stores().items():
-            if folder in change.stores and name in self.agent.keepers and self._look(folder) != self._ours.get(folder):
+            found = self._look(folder)
+            if act and folder in self._known and found != self._known[folder] and name in self.agent.keepers:
                 self.agent.credential_changed(name)
+            self._known[folder] = found
 
     def _remember_look(self, keeper: Keeper) -> None:
         kind, _, folder = keeper.profile.store.partition(":")
         if kind == "directory":
-            self._ours[folder] = self._look(folder)
+            self._known[folder] = self._look(folder)
 
     def _look(self, folder: str) -> object:
         return watch.look(self.agent.paths, [folder]).stores.get(folder)

@@ -61,7 +61,10 @@ class Ticket:
 class Helpers:
     """The helpers of one agent: at most 8 at once, 2 for a host, 1 that prompts; waiting callers go first."""
 
-    def __init__(self, environment: Mapping[str, str], argv: tuple[str, ...] = ARGV) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], argv: tuple[str, ...] = ARGV, limit: float = jobs.JOB_LIMIT
+    ) -> None:
+        self._limit = limit
         self._environment = environment
         self._argv = argv
         self._running: set[Ticket] = set()
@@ -83,7 +86,7 @@ class Helpers:
         ticket = Ticket(_host(job), urgent, prompt=prompt)
         try:
             await self._admitted(ticket)
-            limit = jobs.PROMPT_JOB_LIMIT if prompt else jobs.JOB_LIMIT
+            limit = jobs.PROMPT_JOB_LIMIT if prompt else self._limit
             return await self._reply(job, raw, limit)
         finally:
             if raw is not None:

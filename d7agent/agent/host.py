@@ -7,7 +7,7 @@ from d7agent.agent.call import Handler
 from d7agent.agent.limits import Limits
 from d7agent.agent.roster import Share
 from d7agent.core.clock import Clock
-from d7agent.wire.framing import Shared
+from d7agent.wire.framing import Inbox
 from d7agent.wire.service import Service
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class Host(Protocol):
     limits: Limits
     clock: Clock
     service: Service
-    shared: Shared
+    inbox: Inbox
     loop: asyncio.AbstractEventLoop
 
     def opened(self, connection: "Connection") -> "Share[Connection] | None":

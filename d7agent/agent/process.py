@@ -72,7 +72,8 @@ async def _finish(process: asyncio.subprocess.Process, reading: int, limit: floa
     try:
         async with asyncio.timeout(limit):
             await _read_all(reading, output)
-            await process.wait()
+            if len(output) <= MAX_REPLY:  # else it is ended: what floods us has nothing to say
+                await process.wait()
     except TimeoutError:
         timed_out = True
     finally:

@@ -24,10 +24,7 @@ def write_profile(paths: Paths, name: str, changes: Mapping[str, str]) -> str:
     A file that says so already is not touched. Raises ConfigError: the name, a value, the file as it is, the disk; or
     an admin's file in a folder that stands above the one we write says something else.
     """
-    try:
-        profile_name(name)
-    except ValueError as error:
-        raise ConfigError(f"{name!r} {error}") from None
+    _check_name(name)
     path = _first_file(paths, name) or _written(paths, name)
     before = read_text(path)
     after = _edited(path, before, changes)
@@ -45,6 +42,7 @@ def remove_profile(paths: Paths, name: str) -> list[str]:
 
     Raises ConfigError if it cannot be removed.
     """
+    _check_name(name)
     kept = []
     for folder in paths.profile_dirs:
         path = f"{folder}/{name}.toml"
@@ -58,6 +56,13 @@ def remove_profile(paths: Paths, name: str) -> list[str]:
         except OSError as error:
             raise ConfigError(f"{path}: cannot be removed: {error.strerror}") from None
     return kept
+
+
+def _check_name(name: str) -> None:
+    try:
+        profile_name(name)
+    except ValueError as error:
+        raise ConfigError(f"{name!r} {error}") from None
 
 
 def _written(paths: Paths, name: str) -> str:

@@ -49,23 +49,23 @@ def printable(path: str) -> str:
 
 
 def _read_at_rest(path: str, fd: int, limit: int) -> bytes | None:
-    """The bytes, or None if the file was changed or replaced meanwhile."""
-    with open(fd, "rb", buffering=0) as file:
+    """The bytes, or None if the file was changed or replaced meanwhile. Closes `fd`."""
+    try:
         before = os.fstat(fd)
         if not stat.S_ISREG(before.st_mode):
             what = "a folder" if stat.S_ISDIR(before.st_mode) else "a device or pipe"
             raise ConfigError(f"{printable(path)}: is {what}, not a file")
         if before.st_size > limit:
             raise ConfigError(f"{printable(path)}: has more than {limit} bytes")
-        try:
-            data = file.read(before.st_size + 1)
-            after = os.stat(path)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise ConfigError(f"{printable(path)}: cannot be read: {error.strerror}") from None
-    same = _version(before) == _version(after) and len(data) == before.st_size
-    return data if same else None
+        data = os.read(fd, before.st_size + 1)
+        after = os.stat(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"{printable(path)}: cannot be read: {error.strerror}") from None
+    finally:
+        os.close(fd)
+    return data if _version(before) == _version(after) and len(data) == before.st_size else None
 
 
 def _version(found: os.stat_result) -> tuple[int, int, int, int]:

@@ -1,6 +1,7 @@
 """Who holds connections: the caps, and which connection makes room at a cap."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Final, Generic, Protocol, TypeVar
 
 from d7agent.agent.limits import Limits
@@ -10,7 +11,7 @@ class Member(Protocol):
     """A connection, as far as the roster cares."""
 
     def evict(self) -> None:
-        """Close: it has left the roster to make room."""
+        """Make room: leave the roster, then close."""
 
 
 M = TypeVar("M", bound=Member)
@@ -19,11 +20,11 @@ M = TypeVar("M", bound=Member)
 class Share(Generic[M]):
     """One uid's connections. `idle` has those that may be closed for room, the longest idle first."""
 
-    __slots__ = ("bytes", "count", "idle", "uid")
+    __slots__ = ("bytes", "idle", "members", "uid")
 
     def __init__(self, uid: int) -> None:
         self.uid: Final = uid
-        self.count = 0
+        self.members: set[M] = set()
         self.bytes = 0  # held in half and pipelined requests
         self.idle: OrderedDict[M, None] = OrderedDict()
 
@@ -36,37 +37,43 @@ class Roster(Generic[M]):
         self._shares: dict[int, Share[M]] = {}
         self.count = 0
 
-    def join(self, uid: int) -> Share[M] | None:
-        """A place for one more connection of `uid`, for which the longest idle one may have to leave; None: no room.
+    def __iter__(self) -> Iterator[M]:
+        for share in tuple(self._shares.values()):
+            yield from tuple(share.members)
+
+    def join(self, member: M, uid: int) -> Share[M] | None:
+        """A place for a connection of `uid`, for which the longest idle one may have to go; None when there is none.
 
         At its own cap a uid makes room itself. At the cap for all, the uid that holds most does: nobody's flood
         closes the connections of another.
         """
         share = self._shares.get(uid)
-        if share is not None and share.count >= self._limits.per_uid and not self._make_room(share):
+        if share is not None and len(share.members) >= self._limits.per_uid and not _make_room(share):
             return None
         if self.count >= self._limits.connections and not self._make_room_for_all():
             return None
-        share = self._shares.setdefault(uid, Share(uid))
-        share.count += 1
+        share = self._shares.get(uid)
+        if share is None:
+            share = self._shares[uid] = Share(uid)
+        share.members.add(member)
         self.count += 1
         return share
 
     def leave(self, share: Share[M], member: M) -> None:
         """Give the place back."""
         share.idle.pop(member, None)
-        share.count -= 1
+        share.members.discard(member)
         self.count -= 1
-        if not share.count:
+        if not share.members:
             del self._shares[share.uid]
 
     def _make_room_for_all(self) -> bool:
-        holders = sorted(self._shares.values(), key=lambda share: share.count, reverse=True)
-        return any(self._make_room(share) for share in holders)
+        holders = sorted(self._shares.values(), key=lambda share: len(share.members), reverse=True)
+        return any(_make_room(share) for share in holders)
 
-    def _make_room(self, share: Share[M]) -> bool:
-        if not share.idle:
-            return False
-        member, _ = share.idle.popitem(last=False)
-        member.evict()
-        return True
+
+def _make_room(share: Share[M]) -> bool:
+    if not share.idle:
+        return False
+    next(iter(share.idle)).evict()
+    return True

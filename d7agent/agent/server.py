@@ -12,7 +12,7 @@ from d7agent.agent.limits import Limits, fit, raise_nofile
 from d7agent.agent.peers import Peer
 from d7agent.agent.roster import Roster, Share
 from d7agent.core.clock import Clock, SystemClock
-from d7agent.wire.framing import Shared
+from d7agent.wire.framing import Inbox
 from d7agent.wire.service import Service
 
 __all__ = ["Call", "Handler", "Limits", "Peer", "Server", "fit", "raise_nofile"]
@@ -36,10 +36,9 @@ class Server:
         self.limits = limits or Limits()
         self.clock: Clock = clock or SystemClock()
         self.service = Service(__version__)
-        self.shared = Shared()
+        self.inbox = Inbox()
         self.roster: Roster[Connection] = Roster(self.limits)
         self._listeners: list[asyncio.Server] = []
-        self._all: set[Connection] = set()
         self._watched: dict[Connection, None] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event = asyncio.Event()
@@ -63,7 +62,7 @@ class Server:
 
     def policy_changed(self) -> None:
         """Ask Handler.admit anew: now where a call is open, which ends if refused, else at the peer's next call."""
-        for connection in tuple(self._all):
+        for connection in self.roster:
             connection.policy_changed()
 
     async def close(self, grace: float) -> None:
@@ -74,41 +73,41 @@ class Server:
         self._closing = True
         for listener in self._listeners:
             listener.close()
-        for connection in tuple(self._all):
+        for connection in self.roster:
             connection.close()
         await self._emptied(grace)
-        for connection in tuple(self._all):
+        for connection in self.roster:
             connection.abort()
         await self._emptied(1.0)
         if self._sweeper is not None:
             self._sweeper.cancel()
 
     async def _emptied(self, seconds: float) -> None:
-        if not self._all:
+        if not self.roster.count:
             return
         self._empty.clear()
         try:
             await asyncio.wait_for(self._empty.wait(), seconds)
         except TimeoutError:
-            log.debug("%d connections are still open", len(self._all))
+            log.debug("%d connections are still open", self.connections)
 
     # The connections' side (agent.connection.Host).
 
     def opened(self, connection: Connection) -> Share[Connection] | None:
         """A connection has come; None when it must go again."""
-        share = None if self._closing else self.roster.join(connection.peer.uid)
-        if share is not None:
-            self._all.add(connection)
-        elif not self._closing:
-            self._tell_full(connection.peer.uid)
+        if self._closing:
+            return None
+        uid = connection.peer.uid
+        share = self.roster.join(connection, uid)
+        if share is None:
+            self._tell_full(uid)
         return share
 
     def closed(self, connection: Connection, share: Share[Connection]) -> None:
         """It gives its place back."""
         self.roster.leave(share, connection)
-        self._all.discard(connection)
         self._watched.pop(connection, None)
-        if not self._all:
+        if not self.roster.count:
             self._empty.set()
 
     def watch(self, connection: Connection) -> None:

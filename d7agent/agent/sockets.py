@@ -6,13 +6,10 @@ import fcntl
 import os
 import socket
 import stat
-from typing import Final
 
 from d7agent.agent.atomic import make_folder
 from d7agent.core.errors import ConfigError
 from d7agent.core.paths import checked_socket
-
-_PROBE_LIMIT: Final = 1.0  # seconds; a connect to a Unix socket never waits, save for a full backlog
 
 
 class AgentRunning(ConfigError):
@@ -105,7 +102,7 @@ def _clear(path: str) -> None:
 
 def _answers(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
-        probe.settimeout(_PROBE_LIMIT)
+        probe.setblocking(False)  # connects at once, or is told that the backlog is full
         try:
             probe.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):

@@ -93,7 +93,9 @@ def cli() -> None:
 def main(reply: bytes | None = None) -> NoReturn:
     """Run sys.argv and exit. `reply`: what the short way got from the agent (b"": nothing in time; None: not asked)."""
     pending.keep(reply)
-    sys.exit(run(sys.argv[1:]))
+    status = run(sys.argv[1:])
+    output.settle()
+    sys.exit(status)
 
 
 def run(args: list[str]) -> int:
@@ -128,7 +130,6 @@ def _run(args: list[str]) -> int:
         status = leave.exit_code
     except click.Abort:
         return output.interrupted()
-    output.flush()
     return status
 
 

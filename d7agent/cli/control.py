@@ -16,9 +16,7 @@ RELOAD_LIMIT: Final = 30.0  # seconds
 @click.command(cls=options.Command)
 @click.option("--socket", metavar="PATH", type=click.Path(), help="Where to listen, if not at the usual place.")
 @click.option("--system", is_flag=True, help="Be the host's agent: /etc/d7agent, /run/d7agent, [access] in effect.")
-@click.option(
-    "--idle-exit", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Leave when unused for so long."
-)
+@click.option("--idle-exit", type=click.FloatRange(0.001), metavar="SECONDS", help="Leave when unused for so long.")
 @click.option("-v", "--verbose", is_flag=True, help="Log every step, grants included; never a secret.")
 @click.pass_context
 def run(ctx: click.Context, socket: str | None, system: bool, idle_exit: float | None, verbose: bool) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from d7agent.cli import pending
+from d7agent.cli.output import Failure
 from d7agent.client.blocking import MARGIN, Agent, NoAgent, parse_reply, token_of
 
 
@@ -33,3 +34,15 @@ def ask_token(
         return token_of(parse_reply(reply))
     with reach(socket, start=not no_start, timeout=max_wait + MARGIN) as agent:
         return agent.get(profile, min_validity=min_validity, max_wait=max_wait)
+
+
+def one_name(name: str | None, profile: str | None) -> str | None:
+    """The profile that is named as an argument or as an option. Raises Failure when both are, and differ."""
+    if name and profile and name != profile:
+        raise Failure("two different profiles are named", "name it once, as an argument or with -p", 2)
+    return name or profile
+
+
+def default_profile(status: dict[str, Any]) -> str:
+    """The agent's default profile, from its status."""
+    return str(status.get("agent", {}).get("default_profile") or "default")

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from d7agent.cli.output import Failure
+from d7agent.core.durations import parse_duration
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -15,8 +16,28 @@ LONGEST: Final = 366 * 24 * 3600  # seconds; what the wire allows
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
+class Seconds(click.ParamType):
+    """A span of time as in the configuration: `90`, `90s`, `5m`, `12h`."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Seconds, within what the wire allows."""
+        try:
+            seconds = parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if seconds > LONGEST:
+            self.fail("must not be longer than 366 days", param, ctx)
+        return seconds
+
+
 class Command(click.Command):
     """A command that does not repeat arguments it has no use for: they may be secrets that belong on stdin."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.help = (self.help or "").replace("\\b\n", "\b\n")  # click's mark of lines to leave as they are
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click's, with a usage error that keeps the extra arguments to itself."""
@@ -77,7 +98,7 @@ def min_validity_option(function: F) -> F:
     return click.option(
         "--min-validity",
         metavar="SECONDS",
-        type=click.IntRange(0, LONGEST),
+        type=Seconds(),
         help="How long it must still be good.",
     )(function)
 
@@ -85,7 +106,7 @@ def min_validity_option(function: F) -> F:
 def max_wait_option(function: F) -> F:
     """`--max-wait SECONDS`."""
     return click.option(
-        "--max-wait", metavar="SECONDS", type=click.IntRange(0, LONGEST), default=MAX_WAIT, show_default=True,
+        "--max-wait", metavar="SECONDS", type=Seconds(), default=MAX_WAIT, show_default=True,
         help="How long to wait for a token.",
     )(function)  # fmt: skip
 

@@ -61,17 +61,13 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
-def flush() -> None:
-    """Flush what click and rich have written. Raises BrokenPipeError, or Failure where it cannot be written."""
-    if sys.stdout is None:
-        return
+def settle() -> None:
+    """Flush stdout, or see to it that the interpreter does not fail at that: whoever wrote has told of the error."""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
         quiet()
-        raise Failure(f"cannot write to standard output: {error.strerror}") from None
 
 
 def quiet() -> int:

@@ -42,7 +42,7 @@ def token(no_newline: bool, **asked: Any) -> None:
 
 @click.command(cls=options.Command)
 @click.option("--format", "form", type=click.Choice(list(FORMS)), default="header", show_default=True,
-              help="header: for curl -H @-; value: without the name; curl: for curl -K -; json: an object.")  # fmt: skip
+              help="header: for curl -H @-; value: without the name; curl: for curl -K -; json: object.")  # fmt: skip
 @options.token_options
 @no_newline_option
 def header(form: str, no_newline: bool, **asked: Any) -> None:

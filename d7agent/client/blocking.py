@@ -6,7 +6,6 @@
 Every call has a time limit, and the server's uid (SO_PEERCRED) is checked before a byte is sent: own, root or d7agent.
 """
 
-import hashlib
 import json
 import os
 import pwd
@@ -119,6 +118,8 @@ def header(
 
 def fingerprint(access_token: str) -> str:
     """SHA-256 of the token, 64 hex digits: names it without giving it away."""
+    import hashlib  # OpenSSL takes longer to load than all the rest
+
     return hashlib.sha256(access_token.encode()).hexdigest()
 
 

@@ -31,28 +31,20 @@ class ProtocolError(Exception):
     """What came is no Varlink message: the connection cannot be trusted any further and is to be closed."""
 
 
-class Shared:
-    """The receive buffer that all connections of one thread use in turn: `ROOM` bytes, clean between two turns."""
-
-    __slots__ = ("data", "view")
-
-    def __init__(self) -> None:
-        self.data = bytearray(ROOM)
-        self.view = memoryview(self.data)
-
-
 class Inbox:
-    """What one peer has sent and nobody has handled yet.
+    """A buffer of bytes from a peer, and the messages in it that nobody has taken yet.
 
     Write to `buffer()`, say how much to `received()`, take messages with `next()` until it is None or you have had
-    enough, then `settle()`: only after that may another connection use the shared buffer.
+    enough, then go on with the inbox that `settle()` gives. `Inbox()` makes the one that all connections of a thread
+    share: it is free for another connection after `settle()`, which moves what is left over to an inbox of its own.
     """
 
     __slots__ = ("_data", "_end", "_scanned", "_shared", "_start", "_view")
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, size: int = ROOM, shared: "Inbox | None" = None) -> None:
+        self._data = bytearray(size)
+        self._view = memoryview(self._data)
         self._shared = shared
-        self._data, self._view = shared.data, shared.view
         self._start = self._scanned = self._end = 0
 
     def buffer(self) -> memoryview:
@@ -62,6 +54,15 @@ class Inbox:
     def received(self, count: int) -> None:
         """`count` bytes were written to `buffer()`."""
         self._end += count
+
+    def peek(self, prefix: bytes, count: int) -> bytes | None:
+        """A copy of the `count` bytes just written to `buffer()`, without their NUL; None unless they begin so.
+
+        For messages that can hold no secret.
+        """
+        if self._data.startswith(prefix) and not self._data[count - 1]:
+            return self._view[: count - 1].tobytes()
+        return None
 
     def next(self) -> memoryview | None:
         """The next whole message without its NUL, valid until `settle()`; None while it is not all there.
@@ -89,50 +90,41 @@ class Inbox:
 
     @property
     def held(self) -> int:
-        """Bytes of memory that this inbox keeps for itself."""
-        return 0 if self._data is self._shared.data else len(self._data)
+        """Bytes of memory that one connection keeps by this inbox."""
+        return 0 if self._shared is None else len(self._data)
 
     @property
     def full(self) -> bool:
         """Whether there is no room for another byte: reading has to pause until a message is taken."""
         return self._end == ROOM
 
-    def settle(self) -> None:
-        """Keep what is left, wipe all else. Messages taken before are no longer valid."""
+    def settle(self) -> "Inbox":
+        """Wipe what was taken; the inbox that holds the rest and takes the next bytes. Messages are no longer valid."""
         left = self._end - self._start
         if not left:
-            self.clear()
-        elif self._data is self._shared.data:
-            self._move(left)
-        else:
-            self._close_up(left)
-
-    def clear(self) -> None:
-        """Forget and wipe everything."""
-        _wipe(self._view, 0, self._end)
-        self._data, self._view = self._shared.data, self._shared.view
-        self._start = self._scanned = self._end = 0
-
-    def _close_up(self, left: int) -> None:
-        if left == len(self._data) and left < ROOM:
-            self._move(left)
-        elif self._start:
+            return self.clear()
+        if self._shared is None or (left == len(self._data) and left < ROOM):
+            return self._moved(left)
+        if self._start:
             # A slice of a memoryview is moved in place; one of a bytearray would be a copy on the heap.
             self._view[:left] = self._view[self._start : self._end]
             _wipe(self._view, left, self._end)
-            self._rebase(left)
+            self._scanned -= self._start
+            self._start, self._end = 0, left
+        return self
 
-    def _move(self, left: int) -> None:
-        data = bytearray(next(size for size in SIZES if left < size or size == ROOM))
-        view = memoryview(data)
-        view[:left] = self._view[self._start : self._end]
+    def clear(self) -> "Inbox":
+        """Forget and wipe everything; the shared inbox."""
         _wipe(self._view, 0, self._end)
-        self._data, self._view = data, view
-        self._rebase(left)
+        self._start = self._scanned = self._end = 0
+        return self._shared or self
 
-    def _rebase(self, left: int) -> None:
-        self._scanned -= self._start
-        self._start, self._end = 0, left
+    def _moved(self, left: int) -> "Inbox":
+        inbox = Inbox(next(size for size in SIZES if left < size or size == ROOM), self._shared or self)
+        inbox._view[:left] = self._view[self._start : self._end]
+        inbox._scanned, inbox._end = self._scanned - self._start, left
+        self.clear()
+        return inbox
 
 
 def _wipe(view: memoryview, start: int, end: int) -> None:

@@ -94,13 +94,14 @@ class Live:
             self.process = None
 
     def run(
-        self, *arguments: str, text: str | None = None, check: bool = False, environment: Mapping[str, str] | None = None
+        self, *arguments: str, text: str = "", check: bool = False, environment: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """One `d7agent` command; `text` is its stdin."""
         done = subprocess.run(
             [COMMAND, *arguments],
             env={**self.environment, **(environment or {})},
-            input=text if text is not None else "",
+            input=text,
+            check=False,
             capture_output=True,
             text=True,
             timeout=60,

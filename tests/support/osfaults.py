@@ -31,15 +31,20 @@ def paths_in(folder: Path) -> Paths:
 def unprivileged() -> Iterator[Path]:
     """A folder of our own, and no right to ignore permissions: root becomes nobody meanwhile."""
     root = os.geteuid() == 0
+    groups = os.getgroups()
     folder = Path(tempfile.mkdtemp(prefix="d7agent-test-"))
     if root:
         os.chown(folder, NOBODY, NOBODY)
+        os.setgroups([])
+        os.setegid(NOBODY)
         os.seteuid(NOBODY)
     try:
         yield folder
     finally:
         if root:
             os.seteuid(0)
+            os.setegid(0)
+            os.setgroups(groups)
         for path in [folder, *folder.rglob("*")]:
             if path.is_dir() and not path.is_symlink():
                 path.chmod(0o700)
@@ -79,7 +84,7 @@ def open_files_limit(size: int) -> Iterator[None]:
 
 
 def on_full_disk(folder: Path, script: str) -> subprocess.CompletedProcess[str] | None:
-    """Run Python with a tmpfs of 64 KiB on `folder`, in a mount namespace of its own. None where that is not allowed."""
+    """Run Python with a tmpfs of 64 KiB on `folder`, in a mount namespace of its own; None where that is forbidden."""
     flags = ["--mount"] if os.geteuid() == 0 else ["--user", "--map-root-user", "--mount"]
     mount = 'mount -t tmpfs -o size=64k d7agent-test "$0" && exec "$@"'
     argv = ["unshare", *flags, "sh", "-c", mount, str(folder)]

@@ -1,0 +1,415 @@
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from d7agent.core.model import Secret
+from d7agent.helper.command import CommandStore
+from d7agent.helper.directory import DirectoryStore, expanded, is_mount
+from d7agent.helper.environment import EnvironmentStore
+from d7agent.helper.faults import Invalid, StoreMissing, StoreUnreachable
+from d7agent.helper.private_files import replace, secret_text
+from d7agent.helper.stores import Application, ReadyMade, Store, open_store
+from tests.support import stores
+from tests.support.helper import folder, target
+from tests.support.keyring_session import KeyringSession
+
+Made = tuple[Store, stores.Fill]
+Make = Callable[[Path], Made]
+
+APPLICATION = Application("id-1", Secret("secret-1"))
+OTHER = Application("id-2", Secret('2"\\ü'))
+READY = ReadyMade(Secret("a.b.c"))
+WRITABLE: list[Make] = [stores.memory_store, stores.keyring_store, stores.directory_store]
+READABLE: list[Make] = [*WRITABLE, stores.command_store, stores.environment_store]
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[KeyringSession]:
+    """One real keyring for the whole module."""
+    with KeyringSession() as running:
+        yield running
+
+
+@pytest.fixture
+def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
+    """A store and the way a person fills it."""
+    make: Make = request.param
+    if make is stores.keyring_store:
+        for name, value in request.getfixturevalue("session").env.items():
+            monkeypatch.setenv(name, value)
+    return make(tmp_path)
+
+
+readable = pytest.mark.parametrize("made", READABLE, indirect=True)
+writable = pytest.mark.parametrize("made", WRITABLE, indirect=True)
+
+
+@readable
+def test_an_empty_store_works_and_has_nothing(made: Made) -> None:
+    """No credential is an answer, not an error; deleting nothing is none either."""
+    store, _ = made
+    assert store.locked() is False
+    assert store.read() is None
+    store.delete()
+    assert store.shelf is not None
+    assert store.shelf.read() is None
+    store.shelf.delete()
+
+
+@readable
+def test_what_a_person_put_there_is_read(made: Made) -> None:
+    """Id and secret, with what pasting added taken off."""
+    store, fill = made
+    fill({"client_id": " id-1\n", "client_secret": '"secret-1"\n'})
+    assert store.read() == APPLICATION
+
+
+@readable
+def test_a_ready_made_token_is_read(made: Made) -> None:
+    """A token alone is a credential too."""
+    store, fill = made
+    fill({"access_token": "Bearer a.b.c\n"})
+    assert store.read() == READY
+
+
+@readable
+def test_an_id_and_secret_win_over_a_token(made: Made) -> None:
+    """What can be renewed is preferred."""
+    store, fill = made
+    fill({"access_token": "a.b.c", "client_id": "id-1", "client_secret": "secret-1"})
+    assert store.read() == APPLICATION
+
+
+@readable
+@pytest.mark.parametrize("parts", [{"client_id": "id-1"}, {"client_secret": "secret-1"}])
+def test_half_a_credential_is_told(made: Made, parts: Mapping[str, str]) -> None:
+    """The part that is missing is named, the one that is there is not shown."""
+    store, fill = made
+    fill(parts)
+    with pytest.raises(StoreMissing) as fault:
+        store.read()
+    assert fault.value.failed.missing
+    assert ({"client_id", "client_secret"} - parts.keys()).pop() in fault.value.failed.message
+    assert "secret-1" not in str(fault.value.failed)
+
+
+@readable
+@pytest.mark.parametrize("value", ["se\x07cret", "x" * 20_000])
+def test_rubbish_in_a_store_is_told(made: Made, value: str) -> None:
+    """A secret that cannot be one is named with its place, and its value is not shown."""
+    store, fill = made
+    fill({"client_id": "id-1", "client_secret": value})
+    with pytest.raises(StoreMissing) as fault:
+        store.read()
+    assert "client_secret" in fault.value.failed.message
+    assert value not in fault.value.failed.message
+
+
+@readable
+def test_the_token_has_a_place_of_its_own(made: Made) -> None:
+    """The remembered token is written, replaced and deleted without touching the credential."""
+    store, fill = made
+    fill({"client_id": "id-1", "client_secret": "secret-1"})
+    assert store.shelf is not None
+    for text in ("one", "two" * 10_000, ""):
+        store.shelf.write(text)
+        assert store.shelf.read() == text
+    store.shelf.delete()
+    assert store.shelf.read() is None
+    assert store.read() == APPLICATION
+
+
+@writable
+def test_what_is_written_is_read(made: Made) -> None:
+    """Each kind of credential replaces the one before, whole."""
+    store, _ = made
+    assert store.writable
+    for credential in (APPLICATION, READY, OTHER, APPLICATION, READY):
+        store.write(credential)
+        assert store.read() == credential
+
+
+@writable
+def test_what_was_written_is_deleted(made: Made) -> None:
+    """Deleting leaves nothing of ours, and the token's item stays until it is deleted itself."""
+    store, _ = made
+    store.write(APPLICATION)
+    assert store.shelf is not None
+    store.shelf.write("token")
+    assert store.delete() == ()
+    assert store.read() is None
+    assert store.shelf.read() == "token"
+
+
+@pytest.mark.parametrize("made", [stores.command_store, stores.environment_store], indirect=True)
+def test_read_only_stores_say_so(made: Made) -> None:
+    """Nothing is written, and what is left after deleting is told."""
+    store, fill = made
+    fill({"client_id": "id-1", "client_secret": "secret-1"})
+    assert not store.writable
+    with pytest.raises(StoreUnreachable):
+        store.write(OTHER)
+    assert store.delete()
+    assert store.read() == APPLICATION
+
+
+@pytest.mark.parametrize(
+    "text", ["", "vault:x", "keyring2", "directory:relative/x", "directory:", "command:", "command:'"]
+)
+def test_a_string_that_names_no_store(text: str) -> None:
+    """The parameter `store` is named, with the forms there are."""
+    with pytest.raises(Invalid) as fault:
+        open_store(target(text))
+    assert fault.value.failed.invalid == "store"
+    assert fault.value.failed.hint
+
+
+def directory(path: Path, client_id: str | None = None) -> DirectoryStore:
+    """The store of this folder."""
+    return DirectoryStore(str(path), target("directory", client_id=client_id), {})
+
+
+def test_files_we_write_are_private(tmp_path: Path) -> None:
+    """0600 in a folder of 0700, whatever the umask; nothing else is left beside them."""
+    before = os.umask(0)
+    try:
+        directory(tmp_path / "a/b").write(APPLICATION)
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "a/b").iterdir()}
+    assert modes == {"client_id": 0o600, "client_secret": 0o600, ".d7agent": 0o600}
+    assert stat.S_IMODE((tmp_path / "a/b").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o666, 0o602])
+def test_files_that_others_can_read_are_refused(tmp_path: Path, mode: int) -> None:
+    """Outside a credential mount a secret is private, and the remedy is named."""
+    path = folder(tmp_path / "c", client_id="i", client_secret="s")
+    (path / "client_secret").chmod(mode)
+    with pytest.raises(StoreUnreachable) as fault:
+        directory(path).read()
+    assert "chmod 600" in fault.value.failed.hint
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: another owner's files; run as root")
+def test_files_of_another_user_are_refused(tmp_path: Path) -> None:
+    """A file that someone else owns can be changed by them at any time."""
+    path = folder(tmp_path / "c", client_id="i", client_secret="s")
+    os.chown(path / "client_id", 65534, 65534)
+    with pytest.raises(StoreUnreachable) as fault:
+        directory(path).read()
+    assert "65534" in fault.value.failed.message
+
+
+def test_what_is_no_file_does_not_hang(tmp_path: Path) -> None:
+    """A FIFO, a folder, a device or an endless file in the place of a secret is refused at once."""
+    path = folder(tmp_path / "c", client_secret="s")
+    os.mkfifo(path / "client_id", 0o600)
+    with pytest.raises(StoreUnreachable):
+        directory(path).read()
+    (path / "client_id").unlink()
+    (path / "client_id").symlink_to("/dev/zero")
+    with pytest.raises(StoreUnreachable):
+        directory(path).read()
+
+
+def test_a_profiles_client_id_completes_the_folder(tmp_path: Path) -> None:
+    """The id is no secret and may stand in the profile."""
+    path = folder(tmp_path / "c", client_secret="secret-1\n")
+    assert directory(path, client_id="id-1").read() == APPLICATION
+
+
+def test_files_a_person_wrote_are_kept(tmp_path: Path) -> None:
+    """Deleting leaves them and says so; a file we wrote that a person changed since is theirs."""
+    path = folder(tmp_path / "c", client_id="i", client_secret="s")
+    assert directory(path).delete() == (str(path / "client_id"), str(path / "client_secret"))
+    directory(path).write(APPLICATION)
+    (path / "client_id").write_text("mine now")
+    assert directory(path).delete() == (str(path / "client_id"),)
+    assert not (path / "client_secret").exists()
+
+
+def test_a_persons_files_of_the_other_kind_stand_in_the_way(tmp_path: Path) -> None:
+    """A token is not written beside an id and secret that someone else put there: those would win."""
+    path = folder(tmp_path / "c", client_id="i", client_secret="s")
+    with pytest.raises(StoreUnreachable):
+        directory(path).write(READY)
+    assert not (path / "access_token").exists()
+
+
+def test_a_write_that_was_killed_counts_as_done(tmp_path: Path) -> None:
+    """After the commit, and before all files follow, the new pair is read, never a mix; then the files follow."""
+    store = directory(tmp_path / "c")
+    store.write(APPLICATION)
+    (tmp_path / "c/client_id").unlink()
+    replace({tmp_path / "c/.d7agent.next": '{"client_id":"id-2","client_secret":"2\\"\\\\ü"}'})
+    assert store.read() == OTHER
+    assert (tmp_path / "c/client_id").read_text() == "id-2\n"
+    assert not (tmp_path / "c/.d7agent.next").exists()
+    assert store.delete() == ()
+    assert list((tmp_path / "c").iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"client_id": 1}', '{"other": "x"}'])
+def test_a_rubbish_commit_is_passed_over(tmp_path: Path, text: str) -> None:
+    """What is no credential of ours changes nothing."""
+    store = directory(tmp_path / "c")
+    store.write(APPLICATION)
+    replace({tmp_path / "c/.d7agent.next": text})
+    assert store.read() == APPLICATION
+
+
+def test_a_write_that_fails_leaves_the_former_credential(tmp_path: Path) -> None:
+    """Where one of the new files cannot be written, none changes."""
+    store = directory(tmp_path / "c")
+    store.write(APPLICATION)
+    (tmp_path / "c/.client_secret.tmp").mkdir()  # the place where the new secret would wait
+    with pytest.raises(StoreUnreachable):
+        store.write(OTHER)
+    assert store.read() == APPLICATION
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o775])
+def test_a_folder_that_others_write_is_not_ours(tmp_path: Path, mode: int) -> None:
+    """Nothing is written where others could replace it."""
+    path = folder(tmp_path / "c")
+    path.chmod(mode)
+    assert not directory(path).writable
+    with pytest.raises(StoreUnreachable) as fault:
+        directory(path).write(APPLICATION)
+    assert "0700" in fault.value.failed.hint
+
+
+def test_credential_mounts(tmp_path: Path) -> None:
+    """systemd's folder is one, with everything below; a folder of that name beside it is not, nor one with ..data."""
+    env = {"CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")}
+    assert is_mount(folder(tmp_path / "credentials/x"), env)
+    assert not is_mount(folder(tmp_path / "credentials2"), env)
+    assert is_mount(Path("/run/secrets/d7"), {})
+    assert is_mount(Path("/run/credentials/d7agent.service"), {})
+    assert not is_mount(Path("/run/secretsx"), {})
+    fake = folder(tmp_path / "k8s/..1")
+    (fake.parent / "..data").symlink_to("..1")
+    assert not is_mount(fake.parent, {})  # the layout alone, without the read-only mount, is anybody's
+
+
+@pytest.mark.parametrize("argument", ["%d", "$CREDENTIALS_DIRECTORY", "${CREDENTIALS_DIRECTORY}/"])
+def test_systemd_credentials(tmp_path: Path, argument: str) -> None:
+    """Files as systemd shares them by ACL (the mode shows the mask) are read; nothing is written beside them."""
+    path = folder(tmp_path / "cred", client_id="id-1\n", client_secret="secret-1\n")
+    (path / "client_secret").chmod(0o440)
+    store = DirectoryStore(argument, target("directory"), {"CREDENTIALS_DIRECTORY": str(path)})
+    assert store.read() == APPLICATION
+    assert not store.writable
+    assert store.shelf is None
+    assert store.delete() == (str(path / "client_id"), str(path / "client_secret"))
+
+
+def test_systemd_credentials_that_were_not_given() -> None:
+    """Without the variable the hint names the line that the unit lacks."""
+    with pytest.raises(StoreUnreachable) as fault:
+        expanded("%d", {})
+    assert "LoadCredential" in fault.value.failed.hint
+
+
+def test_a_home_folder_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`~` is the user's home."""
+    monkeypatch.setenv("HOME", "/home/x")
+    assert expanded("~/d7", {}) == Path("/home/x/d7")
+
+
+def test_the_token_of_a_read_only_folder_goes_to_the_state_folder(tmp_path: Path) -> None:
+    """NAME.token in the agent's state folder, private."""
+    credential, state = folder(tmp_path / "cred"), tmp_path / "state"
+    env = {"CREDENTIALS_DIRECTORY": str(credential)}
+    shelf = DirectoryStore("%d", target("directory", state_dir=str(state)), env).shelf
+    assert shelf is not None
+    shelf.write("text")
+    assert stat.S_IMODE((state / "work.token").stat().st_mode) == 0o600
+    assert secret_text(state / "work.token") == "text"
+
+
+def command(line: str, client_id: str | None = None, limit: float = 5) -> CommandStore:
+    """The store of this command."""
+    return CommandStore(line, target("command", client_id=client_id), limit)
+
+
+def test_a_command_prints_the_secret_alone() -> None:
+    """One line is the client secret, the id comes from the profile."""
+    assert command("echo secret-1", client_id="id-1").read() == APPLICATION
+
+
+def test_a_command_knows_no_shell() -> None:
+    """Words are words: nothing is expanded, no second command runs."""
+    store = command("echo '$HOME;' `id` \\> x", client_id="id-1")
+    assert store.read() == Application("id-1", Secret("$HOME; `id` > x"))
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("sh -c 'echo no such entry >&2; exit 7'", "exit code 7: no such entry"),
+        ("sh -c 'echo secret-1; echo at secret-1 >&2; exit 1'", "exit code 1: at …"),
+        ("sh -c 'kill -9 $$'", "signal 9"),
+        ("/nonexistent/pass show", "No such file"),
+        ("sleep 60", "did not end within 0.3 s"),
+        ("sh -c 'sleep 60 & wait'", "did not end within 0.3 s"),
+        ("head -c 100000 /dev/zero", "more than 64 KiB"),
+        ("sh -c 'head -c 100000 /dev/zero >&2'", "more than 64 KiB"),
+    ],
+)
+def test_a_command_that_fails(line: str, words: str) -> None:
+    """How it ended and its first words are told, without what may be a secret."""
+    with pytest.raises(StoreUnreachable) as fault:
+        command(line, client_id="i", limit=0.3).read()
+    assert words in fault.value.failed.message
+    assert "secret-1" not in str(fault.value.failed)
+    assert fault.value.failed.hint
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("echo secret-1", "no client_id"),
+        ("printf 'a\\nb'", "several lines"),
+        ("echo '{}'", "without a credential"),
+        ("""echo '{"client_id": 1}'""", "without a credential"),
+        ("echo '{\"client_id\"'", "without a credential"),
+        ("""echo '{"client_id": "i"}'""", "no client_secret"),
+    ],
+)
+def test_a_command_that_prints_something_else(line: str, words: str) -> None:
+    """What was printed instead is described, not shown."""
+    with pytest.raises(StoreMissing) as fault:
+        command(line).read()
+    assert words in fault.value.failed.message
+    assert "secret-1" not in str(fault.value.failed)
+
+
+def test_nothing_of_a_command_stays_behind(tmp_path: Path) -> None:
+    """What it left running in the background holds nobody up, and is killed with it."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    # The reader below gets its end of file only once every process that holds the FIFO open is gone.
+    store = command(f"sh -c 'exec 3<>{fifo}; (sleep 60 3>&3) & echo secret-1'", client_id="id-1")
+    fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert store.read() == APPLICATION
+        assert os.read(fd, 1) == b""
+    finally:
+        os.close(fd)
+
+
+def test_an_environment_prefix_has_to_be_a_name() -> None:
+    """A prefix that no variable can have is refused."""
+    with pytest.raises(Invalid):
+        EnvironmentStore("MY-APP", target("environment"), {})
+
+
+def test_an_empty_variable_is_none() -> None:
+    """Containers set variables to nothing to unset them."""
+    env = {"D7_CLIENT_ID": "", "D7_CLIENT_SECRET": "", "D7_API_TOKEN": "a.b.c"}
+    assert EnvironmentStore("", target("environment"), env).read() == READY
