@@ -86,7 +86,7 @@ def _candidates() -> list[str]:
     runtime, home = env("XDG_RUNTIME_DIR", "").rstrip("/"), env("HOME", "").rstrip("/")
     folders = [f"{runtime}/d7agent"]
     if not runtime.startswith("/"):
-        folders = [f"/run/user/{os.geteuid()}/d7agent", f"{home}/.local/state/d7agent/run"]
+        folders = [f"/run/user/{os.geteuid()}/d7agent", home and f"{home}/.local/state/d7agent/run"]
     places = [f"{folder}/agent.sock" for folder in [*folders, "/run/d7agent"] if folder.startswith("/")]
     named = env("D7AGENT_SOCK")
     return [named, *places] if named else places

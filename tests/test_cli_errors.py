@@ -57,7 +57,7 @@ def d7agent(folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest
 
 @pytest.mark.parametrize("line", COMMANDS, ids=" ".join)
 def test_every_wire_error_has_its_exit_status(folder: Path, d7agent: cli.Inside, line: tuple[str, ...]) -> None:
-    """Whatever the agent answers, a command ends with the status of the table and says in two lines what the agent said."""
+    """Whatever the agent answers, a command ends with the status of the table and repeats message and hint."""
     method, stdin = COMMANDS[line]
     with FakeAgent(cli.own_socket(folder)) as agent:
         for name, status in EXIT_STATUS.items():

@@ -1,4 +1,5 @@
 import os
+import select
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -398,6 +399,7 @@ def test_nothing_of_a_command_stays_behind(tmp_path: Path) -> None:
     fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     try:
         assert store.read() == APPLICATION
+        assert select.select([fd], [], [], 5)[0]
         assert os.read(fd, 1) == b""
     finally:
         os.close(fd)

@@ -57,6 +57,7 @@ def test_socket_and_folder_have_exactly_their_modes(path: Path, mode: int, folde
         assert os.umask(mask) == mask
     assert (mode_of(path), mode_of(path.parent)) == (mode, folder_mode)
     bound.close()
+    bind(path).close()
 
 
 def test_it_can_be_served_and_is_gone_at_the_end(path: Path) -> None:

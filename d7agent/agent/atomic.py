@@ -52,8 +52,9 @@ def make_folder(path: str, mode: int = 0o700) -> None:
         os.mkdir(path, mode)
     except FileExistsError:
         return  # someone was faster
-    with _opened(path, os.O_NOFOLLOW) as fd:
-        os.fchmod(fd, mode)  # the umask may have taken bits away
+    # The umask may have taken away any bit, even our own right to open the folder: O_PATH needs none.
+    with _opened(path, os.O_PATH | os.O_NOFOLLOW) as fd:
+        os.chmod(f"/proc/self/fd/{fd}", mode)
 
 
 @contextmanager

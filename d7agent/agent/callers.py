@@ -7,6 +7,7 @@ from d7agent.core.clock import Clock
 from d7agent.wire.messages import Caller
 
 MOST: Final = 256  # kinds of caller kept; beyond, the one not seen for longest makes room
+KNOWN_FOR: Final = 2.0  # seconds a pid stands for the process seen last; /proc costs more than the answer itself
 
 
 class Tally:
@@ -30,16 +31,28 @@ class Callers:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._tallies: dict[tuple[int, str | None, str | None], Tally] = {}
+        self._lately: dict[tuple[int, int], Tally] = {}
+        self._lately_since = 0.0
 
-    def of(self, uid: int, attribute: Callable[[], tuple[str | None, str | None]]) -> Tally:
+    def of(self, uid: int, pid: int, attribute: Callable[[], tuple[str | None, str | None]]) -> Tally:
         """The tally of a caller; `attribute` tells its unit and executable where they can be known."""
-        unit, exe = attribute()
+        now = self._clock.now()
+        if now.boot > self._lately_since + KNOWN_FOR:
+            self._lately.clear()
+            self._lately_since = now.boot
+        tally = self._lately.get((uid, pid))
+        if tally is None:
+            tally = self._lately[uid, pid] = self._tally(uid, *attribute())
+        tally.last = now.wall
+        return tally
+
+    def _tally(self, uid: int, unit: str | None, exe: str | None) -> Tally:
         tally = self._tallies.get((uid, unit, exe))
         if tally is None:
             if len(self._tallies) >= MOST:
                 del self._tallies[min(self._tallies, key=lambda key: self._tallies[key].last)]
+                self._lately.clear()
             tally = self._tallies[uid, unit, exe] = Tally(uid, unit, exe)
-        tally.last = self._clock.now().wall
         return tally
 
     @property

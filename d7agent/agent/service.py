@@ -194,7 +194,7 @@ class Service:
         self._tally(peer).grants += 1
 
     def _tally(self, peer: Peer) -> Tally:
-        return self._agent.callers.of(peer.uid, lambda: access.attribute(peer))
+        return self._agent.callers.of(peer.uid, peer.pid, lambda: access.attribute(peer))
 
 
 _get_token = msgspec.json.Decoder(messages.GetToken)

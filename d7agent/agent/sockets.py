@@ -75,6 +75,7 @@ def _take_lock(path: str) -> int:
     name = os.path.splitext(path)[0] + ".lock"
     fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
+        os.fchmod(fd, 0o600)  # a umask must not keep our next start out
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BaseException as error:
         os.close(fd)

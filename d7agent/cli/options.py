@@ -16,7 +16,7 @@ LONGEST: Final = 366 * 24 * 3600  # seconds; what the wire allows
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
-class Seconds(click.ParamType):
+class Seconds(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
     """A span of time as in the configuration: `90`, `90s`, `5m`, `12h`."""
 
     name = "seconds"

@@ -216,21 +216,6 @@ class Agent:
         self._pid = os.getpid()
 
 
-class Token:
-    """A live token: `str()` of it asks the agent, so `direct7.Client(api_token=Token())` always sends a valid one."""
-
-    def __init__(self, profile: Name = None, *, max_wait: Seconds = None, socket: Name = None) -> None:
-        self._profile = profile
-        self._max_wait = max_wait
-        self._agent = Agent(socket)
-
-    def __str__(self) -> str:
-        return self._agent.token(self._profile, max_wait=self._max_wait)
-
-    def __repr__(self) -> str:
-        return f"<d7agent.Token of profile {self._profile or 'by default'}>"
-
-
 def candidates(path: str | None = None) -> list[str]:
     """The sockets to try, best first. One that is named is the only one."""
     if path:
@@ -238,7 +223,7 @@ def candidates(path: str | None = None) -> list[str]:
     runtime, home = (os.environ.get(name, "").rstrip("/") for name in ("XDG_RUNTIME_DIR", "HOME"))
     folders = [f"{runtime}/d7agent"]
     if not runtime.startswith("/"):
-        folders = [f"/run/user/{os.geteuid()}/d7agent", f"{home}/.local/state/d7agent/run"]
+        folders = [f"/run/user/{os.geteuid()}/d7agent", home and f"{home}/.local/state/d7agent/run"]
     places = [f"{folder}/agent.sock" for folder in folders if folder.startswith("/")]
     return [place for place in dict.fromkeys([os.environ.get("D7AGENT_SOCK"), *places, SYSTEM_SOCKET]) if place]
 
@@ -297,7 +282,11 @@ class _Link:
         self.allow(limit)
         self._data = bytearray()
         self._sock, self.path = self._connect(candidates(path))
-        self._check_peer()
+        try:
+            check_peer(self._sock, self.path)
+        except PermissionDenied:
+            self.close()
+            raise
 
     def allow(self, limit: float | None) -> None:
         """Set the limit of what follows, in seconds from now; None: there is none."""
@@ -352,9 +341,7 @@ class _Link:
         return left
 
     def _gone(self, error: OSError) -> NoAgent:
-        if isinstance(error, TimeoutError):
-            return NoAgent(f"the agent at {self.path} did not answer within {self._limit:g} s", BUSY, {"busy": True})
-        return NoAgent(f"the agent at {self.path} is gone: {error.strerror}")
+        return gone(self.path, self._limit, error)
 
     def _connect(self, paths: list[str]) -> tuple[sockets.socket, str]:
         failures: dict[str, OSError] = {}
@@ -370,21 +357,30 @@ class _Link:
             except OSError as error:
                 sock.close()
                 failures[path] = error
-        raise _not_connected(failures)
-
-    def _check_peer(self) -> None:
-        credentials = self._sock.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, struct.calcsize("3i"))
-        uid = struct.unpack("3i", credentials)[1]
-        if uid not in (os.geteuid(), 0, _uid_of(SYSTEM_USER)):
-            self.close()
-            raise PermissionDenied(
-                f"the agent at {self.path} runs as uid {uid}, which is neither you, root nor {SYSTEM_USER}; "
-                "nothing was sent to it",
-                "unset D7AGENT_SOCK or name your own agent with --socket; to ask that one, run this as its user",
-            )
+        raise not_connected(failures)
 
 
-def _not_connected(failures: Mapping[str, OSError]) -> AgentError:
+def check_peer(sock: sockets.socket, path: str) -> None:
+    """Raises PermissionDenied unless the server's uid (SO_PEERCRED) is one to be trusted: own, root's or d7agent's."""
+    credentials = sock.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, struct.calcsize("3i"))
+    uid = struct.unpack("3i", credentials)[1]
+    if uid not in (os.geteuid(), 0) and uid != _uid_of(SYSTEM_USER):
+        raise PermissionDenied(
+            f"the agent at {path} runs as uid {uid}, which is neither you, root nor {SYSTEM_USER}; "
+            "nothing was sent to it",
+            "unset D7AGENT_SOCK or name your own agent with --socket; to ask that one, run this as its user",
+        )
+
+
+def gone(path: str, limit: float | None, error: OSError) -> NoAgent:
+    """What to raise when a call to the agent at `path` failed with `error`, a TimeoutError after `limit` seconds."""
+    if isinstance(error, TimeoutError):
+        return NoAgent(f"the agent at {path} did not answer within {limit:g} s", BUSY, {"busy": True})
+    return NoAgent(f"the agent at {path} is gone: {error.strerror}")
+
+
+def not_connected(failures: Mapping[str, OSError]) -> AgentError:
+    """What to raise when no socket accepted a connection; `failures` by path."""
     for path, error in failures.items():
         if isinstance(error, PermissionError):
             return PermissionDenied(f"you may not connect to the agent at {path}", "run this as the user it is for")

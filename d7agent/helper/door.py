@@ -64,6 +64,7 @@ def _set_apart() -> int:
     """The descriptor for the reply. What prints to stdout from now on (a keyring plugin) goes to stderr."""
     replies = os.dup(1)
     os.dup2(2, 1)
+    sys.stdout = sys.stderr
     sys.excepthook = _excepthook
     sys.unraisablehook = _unraisablehook
     return replies

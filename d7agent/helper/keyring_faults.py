@@ -15,13 +15,18 @@ DAEMON_HINT: Final = (
 )
 DESKTOP_HINT: Final = "log in to the desktop, or unlock the keyring there; the agent then goes on by itself"
 LOCKED: Final = frozenset({"KeyringLocked", "LockedException"})
-NO_BUS: Final = frozenset({"FileNotFoundError", "ConnectionError", "KeyError"})
+NO_BUS: Final = frozenset(
+    {"FileNotFoundError", "ConnectionError", "KeyError", "ValueError"}
+)  # the last for an address that is none
 NO_DAEMON: Final = frozenset({"SecretServiceNotAvailableException", "NoKeyringError", "InitError", "RuntimeError"})
 IS_LOCKED: Final = "org.freedesktop.Secret.Error.IsLocked"
 
 
-def sorted_fault(error: BaseException) -> JobFault:
-    """The fault for an exception that came out of a keyring call. Words of unknown classes are not repeated."""
+def sorted_fault(error: BaseException, *, bus: bool = True) -> JobFault:
+    """The fault for an exception that came out of a keyring call. Words of unknown classes are not repeated.
+
+    `bus`: the backend speaks to the session bus, so that a missing file is the bus's socket.
+    """
     if isinstance(error, JobFault):
         return error
     kinds = {kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__}
@@ -30,9 +35,9 @@ def sorted_fault(error: BaseException) -> JobFault:
         return StoreLocked("the keyring is locked", DESKTOP_HINT)
     if "PromptDismissedException" in kinds or "Cancelled by user" in words:
         return StoreLocked("the keyring is locked or not made yet, and its prompt was not answered", DESKTOP_HINT)
-    if "PermissionError" in kinds:
+    if bus and "PermissionError" in kinds:
         return StoreUnreachable("the session bus belongs to another user", BUS_HINT)
-    if kinds & NO_BUS:
+    if bus and kinds & NO_BUS:
         return StoreUnreachable("there is no session bus to find a keyring on", BUS_HINT)
     if kinds & NO_DAEMON:
         return StoreUnreachable(f"the keyring is not there: {words}", DAEMON_HINT)

@@ -75,18 +75,18 @@ class KeyringStore:
         if self._empty:
             return None
         with contextlib.suppress(UnicodeDecodeError):
-            return _sorted(lambda: self._keyring().get_password(SERVICE, user))
+            return self._asked(lambda keyring: keyring.get_password(SERVICE, user))
         return ""
 
     def set(self, user: str, text: str) -> None:
         """Replace the item's text."""
-        _sorted(lambda: self._keyring().set_password(SERVICE, user, text))
+        self._asked(lambda keyring: keyring.set_password(SERVICE, user, text))
         self._empty = False
 
     def drop(self, user: str) -> None:
         """Remove the item if it is there. Asked first: backends raise the same for none and for a refusal."""
         if self.get(user) is not None:
-            _sorted(lambda: self._keyring().delete_password(SERVICE, user))
+            self._asked(lambda keyring: keyring.delete_password(SERVICE, user))
 
     def _place(self) -> str:
         return f"the keyring's item of service {SERVICE}, user {self._profile}"
@@ -97,6 +97,9 @@ class KeyringStore:
 
             self._name = choose()
         return self._name
+
+    def _asked(self, call: "Callable[[KeyringBackend], T]") -> T:
+        return _sorted(lambda: call(self._keyring()), bus=self._name in ("", *SECRET_SERVICE))
 
     def _keyring(self) -> "KeyringBackend":
         if self._backend is None:
@@ -134,14 +137,14 @@ def _parts(text: str) -> dict[str, str]:
     raise StoreMissing(f"the keyring's item of service {SERVICE} is not what d7agent wrote: someone changed it")
 
 
-def _sorted(call: Callable[[], T]) -> T:
+def _sorted(call: Callable[[], T], *, bus: bool = True) -> T:
     """What `call` returns; whatever it raises comes out as a JobFault without a context."""
     try:
         return call()
     except UnicodeDecodeError:
         raise
     except Exception as error:  # noqa: BLE001  keyring and its plugins raise far more than KeyringError
-        fault = sorted_fault(error)
+        fault = sorted_fault(error, bus=bus)
     raise fault
 
 

@@ -65,8 +65,7 @@ def _watched(process: subprocess.Popen[bytes], end: float, limit: float, name: s
                 for fd in ready:
                     if fd == ended or not _read(fd, written[fd]):
                         selector.unregister(fd)
-                if max(len(out), len(err)) > MAX_OUTPUT:
-                    raise StoreUnreachable(f"{name} writes more than {MAX_OUTPUT // 1024} KiB", "see what it prints")
+                _check(name, out, err)
         for fd, found in written.items():
             os.set_blocking(fd, False)
             with contextlib.suppress(BlockingIOError):
@@ -74,7 +73,13 @@ def _watched(process: subprocess.Popen[bytes], end: float, limit: float, name: s
                     pass
     finally:
         os.close(ended)
+    _check(name, out, err)
     return out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
+
+
+def _check(name: str, *written: bytearray) -> None:
+    if max(map(len, written)) > MAX_OUTPUT:
+        raise StoreUnreachable(f"{name} writes more than {MAX_OUTPUT // 1024} KiB", "see what it prints")
 
 
 def _read(fd: int, found: bytearray) -> bool:

@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Self
 
 ACCESS_TOKEN: Final = "eyJhbGciOiJIUzI1NiJ9.eyJhdWQiOiJhdXRoLWJhY2tlbmQ6YXBwIn0.c2lnbmF0dXJl-_"
@@ -16,7 +16,8 @@ CLOSE: Final = b""  # an answer: hang up
 SILENCE: Final = None  # an answer: none, ever
 
 Answer = dict[str, Any] | bytes | None
-Script = Answer | list[Answer] | Callable[[dict[str, Any]], Answer]
+Answers = Answer | Iterable[Answer]
+Script = Answers | Callable[[dict[str, Any]], Answers]
 
 
 def token(access_token: str = ACCESS_TOKEN, **more: Any) -> dict[str, Any]:
@@ -95,7 +96,7 @@ DEFAULTS: Final[dict[str, Script]] = {
 
 
 class FakeAgent:
-    """Answers each method with what its script says: a reply, raw bytes, CLOSE, SILENCE, or for `more` a list of them.
+    """Answers each method with what its script says: a reply, raw bytes, CLOSE, SILENCE, or several of them.
 
     `requests` are the calls as they came, `connections` their number. Use it with `with`.
     """
@@ -109,6 +110,7 @@ class FakeAgent:
         self._open: set[socket.socket] = set()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._threads: list[threading.Thread] = []
+        self._called = threading.Condition()
 
     def __enter__(self) -> Self:
         os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
@@ -137,6 +139,11 @@ class FakeAgent:
         """The parameters of every call of this method."""
         return [call.get("parameters", {}) for call in self.requests if call["method"] == f"io.d7agent.{method}"]
 
+    def wait_for_calls(self, count: int) -> None:
+        """Wait until so many calls have come."""
+        with self._called:
+            assert self._called.wait_for(lambda: len(self.requests) >= count, 30), f"{len(self.requests)} calls came"
+
     def _run(self, target: Callable[..., None], *args: Any) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)
         self._threads.append(thread)
@@ -160,7 +167,9 @@ class FakeAgent:
                 *whole, waiting = (waiting + piece).split(b"\0")
                 for request in whole:
                     call = json.loads(request)
-                    self.requests.append(call)
+                    with self._called:
+                        self.requests.append(call)
+                        self._called.notify_all()
                     if not self._answer(connection, call):
                         self._open.discard(connection)
                         return
@@ -170,7 +179,7 @@ class FakeAgent:
         script = self.scripts.get(call["method"].rpartition(".")[2])
         if callable(script):
             script = script(call.get("parameters", {}))
-        for answer in script if isinstance(script, list) else [script]:
+        for answer in script if isinstance(script, Iterable) and not isinstance(script, bytes | dict) else [script]:
             if answer == CLOSE:
                 return False
             if answer is not SILENCE:

@@ -120,6 +120,19 @@ class KeyringSession:
         finally:
             os.kill(pid, signal.SIGCONT)
 
+    def put(self, user: str, text: bytes) -> None:
+        """The item of service d7agent and this user, as keyring writes it."""
+        attributes = {"application": "Python keyring library", "service": "d7agent", "username": user}
+        with self.connection() as connection:
+            secretstorage.Collection(connection).create_item("x", attributes, text, replace=True)
+
+    def clear(self, *users: str) -> None:
+        """No item of these users."""
+        with self.connection() as connection:
+            for user in users:
+                for item in secretstorage.Collection(connection).search_items({"service": "d7agent", "username": user}):
+                    item.delete()
+
     def lock(self) -> None:
         """As the desktop locks the keyring."""
         with self.connection() as connection:
