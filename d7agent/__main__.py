@@ -13,7 +13,7 @@ import sys
 LIMIT = 25  # seconds: the 20 that the command line lets the agent wait, and the way there and back
 PIECES = 5  # a reply comes in one or two; the limit of each after the first is a second
 NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
-MARKS = {"token": (b'"access_token":"', b""), "header": (b'"header":"', b"Authorization: ")}
+MARKS = (b'"access_token":"', b'"header":"')
 
 
 def main() -> None:
@@ -116,11 +116,12 @@ def _receive(sock: _socket.socket) -> bytes | None:
 
 def _line(command: str, reply: bytes) -> bytes:
     """What the command prints; b"" where the reply is not plainly one token: an error, an escape, a second match."""
-    mark, prefix = MARKS[command]
-    if b"\\" in reply or b'"error"' in reply or reply.count(mark) != 1 or not reply.isascii():
+    if b"\\" in reply or b'"error"' in reply or not reply.isascii():
         return b""
-    value = reply.partition(mark)[2].partition(b'"')[0]
-    return prefix + value + b"\n" if value and value.decode().isprintable() else b""
+    token, header = (reply.partition(mark)[2].partition(b'"')[0] if reply.count(mark) == 1 else b"" for mark in MARKS)
+    if not token or not header or not (token + header).decode().isprintable():
+        return b""
+    return token + b"\n" if command == "token" else b"Authorization: " + header + b"\n"
 
 
 def _write(line: bytes) -> bool:

@@ -24,8 +24,8 @@ REPLIES: dict[str, fakeagent.Answer] = {
     "escape": b'{"parameters":{"token":{"access_token":"a\\u0062c","header":"Bearer a\\u0062c"}}}\0',
     "quote in token": fakeagent.token('a"b'),
     "backslash in token": fakeagent.token("a\\b"),
-    "second mark": b'{"parameters":{"x":{"access_token":"X","header":"X"},"token":{"access_token":"T","header":"Bearer T"}}}\0',
-    "escaped mark": b'{"parameters":{"token":{"profile":"\\"header\\":\\"X","access_token":"T","header":"Bearer T"}}}\0',
+    "second mark": b'{"parameters":{"x":{"access_token":"X"},"token":{"access_token":"T","header":"Bearer T"}}}\0',
+    "escaped mark": b'{"parameters":{"token":{"x":"\\"header\\":\\"X","access_token":"T","header":"Bearer T"}}}\0',
     "not ASCII": fakeagent.token("t\u00f6ken"),
     "line end in token": fakeagent.token("a\nb"),
     "empty token": fakeagent.token(""),
@@ -54,7 +54,7 @@ def test_both_ways_do_the_same(folder: Path, answer: str) -> None:
     script = [reply, fakeagent.CLOSE] if answer == "cut" else reply
     env = cli.environment(folder)
     with FakeAgent(cli.own_socket(folder), GetToken=script) as agent:
-        for line in (["token"], ["header"], ["token", "-p", "work_1"], ["header", "--profile", "work_1"]):
+        for line in (["token", "-p", "work_1"], ["header"]):
             short, calls = cli.run(line, env), len(agent.requests)
             long = cli.run([*line, *LONG], env)
             assert short == long, line

@@ -134,11 +134,16 @@ def test_a_stopped_daemon(session: KeyringSession) -> None:
     "text", [b"", b"rubbish", b"[1]", b'{"client_id": 1}', b'{"x": "y"}', b'{"client_id": "i"}', b"\xff\xfe"]
 )
 def test_an_item_edited_to_rubbish(session: KeyringSession, text: bytes) -> None:
-    """Someone changed the item: it is told as such, with `d7agent login` as the way out, and login mends it."""
+    """Someone changed the item: it is told as such, with `d7agent login` as the way out."""
     session.put("work", text)
     reply = failed(recall(session), "store_missing")
     assert reply.missing
     assert "login" in reply.hint
+
+
+def test_login_mends_rubbish(session: KeyringSession) -> None:
+    """What cannot be read can be replaced."""
+    session.put("work", b"rubbish")
     assert run_job(KEEP, PAIR, session.env) == Done(backend=PINNED)
     assert recall(session) == Nothing(credential=True)
 

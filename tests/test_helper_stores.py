@@ -1,11 +1,13 @@
 import os
 import select
 import stat
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from d7agent.core.jobs import Failed, Nothing, Recall, decode_reply, encode
 from d7agent.core.model import Secret
 from d7agent.helper.command import CommandStore
 from d7agent.helper.directory import DirectoryStore, expanded, is_mount
@@ -14,7 +16,7 @@ from d7agent.helper.faults import Invalid, StoreMissing, StoreUnreachable
 from d7agent.helper.private_files import replace, secret_text
 from d7agent.helper.stores import Application, ReadyMade, Store, open_store
 from tests.support import stores
-from tests.support.helper import folder, target
+from tests.support.helper import NOW, USUAL, environment, folder, target
 from tests.support.keyring_session import KeyringSession
 
 Made = tuple[Store, stores.Fill]
@@ -295,6 +297,30 @@ def test_credential_mounts(tmp_path: Path) -> None:
     fake = folder(tmp_path / "k8s/..1")
     (fake.parent / "..data").symlink_to("..1")
     assert not is_mount(fake.parent, {})  # the layout alone, without the read-only mount, is anybody's
+
+
+KUBERNETES = """
+set -e; mount -t tmpfs -o mode=1777 tmpfs "$1"; mkdir "$1/..1"; ln -s ..1 "$1/..data"
+for part in client_id client_secret; do echo "$part-1" > "$1/..1/$part"; ln -s "..data/$part" "$1/$part"; done
+chmod -R a+rX "$1/..1"; [ "$2" = rw ] || mount -o remount,ro "$1"; shift 2; exec "$@"
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: a Kubernetes volume; run as root")
+@pytest.mark.parametrize(("mode", "answer"), [("ro", Nothing(credential=True)), ("rw", None)])
+def test_a_kubernetes_volume(tmp_path: Path, mode: str, answer: Nothing | None) -> None:
+    """World-readable files behind the kubelet's links are read from a read-only mount, and only there."""
+    in_its_mounts = ["unshare", "--mount", "sh", "-c", KUBERNETES, "sh", str(tmp_path), mode]
+    done = subprocess.run(
+        [*in_its_mounts, *USUAL],
+        input=encode(Recall(target(f"directory:{tmp_path}"), NOW)) + b"\0",
+        env=environment(None),
+        capture_output=True,
+        check=True,
+        timeout=20,
+    )
+    reply = decode_reply(done.stdout)
+    assert reply == answer or (answer is None and isinstance(reply, Failed) and "mode 0644" in reply.message)
 
 
 @pytest.mark.parametrize("argument", ["%d", "$CREDENTIALS_DIRECTORY", "${CREDENTIALS_DIRECTORY}/"])

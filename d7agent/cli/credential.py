@@ -12,7 +12,7 @@ def obtain(ready_made: bool, piped: bool, from_env: bool, store: str) -> dict[st
         return _from_stdin(ready_made)
     if from_env:
         return _from_env(ready_made)
-    if not ready_made and not _takes_secrets(store):
+    if not ready_made and not takes_secrets(store):
         return {}
     prompts.need_terminal()
     if ready_made:
@@ -43,7 +43,7 @@ def _from_env(ready_made: bool) -> dict[str, str]:
     raise Failure(f"the environment has no {wanted}", "export it in this shell, or leave --from-env away", 2)
 
 
-def _takes_secrets(store: str) -> bool:
+def takes_secrets(store: str) -> bool:
     """Whether `login` is to ask: not for a store that cannot be written, as far as can be seen from here."""
     kind, _, path = store.partition(":")
     if kind != "directory":

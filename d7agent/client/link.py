@@ -1,8 +1,9 @@
-"""One connection to the agent from asyncio or uvloop. Bare sockets: nothing is left to close when a task is cancelled."""
+"""One connection to the agent from asyncio or uvloop. Bare sockets: when a task is cancelled, nothing is left open."""
 
 import asyncio
 import contextlib
 import socket as sockets
+from collections.abc import Iterator
 from typing import Final, Self
 
 from d7agent.client.blocking import AgentError, candidates, check_peer, gone, not_connected
@@ -64,7 +65,7 @@ class Link:
         self._sock.close()
 
     @contextlib.contextmanager
-    def _telling(self, limit: float | None) -> "contextlib._GeneratorContextManager[None]":
+    def _telling(self, limit: float | None) -> Iterator[None]:
         try:
             yield
         except OSError as error:

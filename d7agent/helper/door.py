@@ -9,6 +9,7 @@ import msgspec
 
 from d7agent.core.clock import boot_time
 from d7agent.core.jobs import Failed, Job, Reply, decode_job, encode
+from d7agent.helper.prctl import close_to_others, die_with_parent
 from d7agent.helper.runner import WITH_PARAMETERS, perform
 from d7agent.helper.session import Limits
 
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
 MAX_REQUEST: Final = 256 * 1024  # bytes: the job with a 16 KiB token and 64 KiB of parameters, and their escapes
-PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
-PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
-SIGKILL: Final = 9
 CRASH_HINT: Final = "this is a bug in d7agent; please report it with the agent's log"
 
 
@@ -34,21 +32,10 @@ def main(limits: Limits | None = None) -> NoReturn:
 
 
 def _answer(started: float, limits: Limits) -> Reply:
-    harden()
+    close_to_others()
+    die_with_parent()
     job, raw = _request()
     return perform(job, raw, started, limits)
-
-
-def harden() -> None:
-    """No core file, no ptrace and no /proc/PID/mem for others of this uid, and no life beyond the agent's."""
-    import ctypes
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    for option, value in ((PR_SET_DUMPABLE, 0), (PR_SET_PDEATHSIG, SIGKILL)):
-        if prctl(option, value, 0, 0, 0):
-            raise OSError(ctypes.get_errno(), "prctl")
 
 
 def place(error: BaseException) -> str:

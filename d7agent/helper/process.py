@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from d7agent.core.clock import boot_time
 from d7agent.helper.faults import StoreUnreachable
+from d7agent.helper.prctl import die_with_parent
 
 MAX_OUTPUT: Final = 64 * 1024  # bytes, of stdout and of stderr; a credential is 1 kB
 
@@ -35,8 +36,9 @@ def run(argv: list[str], limit: float, name: str) -> Ran:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             process_group=0,
+            preexec_fn=die_with_parent,  # noqa: PLW1509  one system call, bound before the fork; takes no lock
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         why = error.strerror if isinstance(error, OSError) else "an impossible name"
         hint = "name it by its whole path; the agent's PATH may be shorter than yours"
         raise StoreUnreachable(f"{name} cannot be started: {why}", hint) from None

@@ -70,9 +70,12 @@ class Session:
         return self._call(self._store.delete)
 
     def remembered(self) -> str | None:
-        """The remembered token's text, if there is one and a place for it."""
-        shelf = self._call(lambda: self._store.shelf)
-        return self._call(shelf.read) if shelf else None
+        """The remembered token's text; None also for one that cannot be read: it is only a help."""
+        try:
+            shelf = self._call(lambda: self._store.shelf)
+            return self._call(shelf.read) if shelf else None
+        except JobFault:
+            return None
 
     def remember(self, text: str) -> bool:
         """Keep the token's text. False where there is no place or it fails: a token is worth more than its copy."""
