@@ -11,9 +11,9 @@ import pytest
 from d7agent.core.jobs import Done, Failed, Forget, Granted, Job, Keep, Login, Nothing, Recall, Reply
 from d7agent.helper.session import Limits
 from d7agent.sandbox import DEFAULT_SECRET, Sandbox
+from tests.support.bus_services import silent_prompter, wallet
 from tests.support.helper import NOW, finish_job, run_job, target
 from tests.support.keyring_session import KeyringSession
-from tests.support.prompter import SilentPrompter
 
 REAL = "keyring.backends.SecretService.Keyring"
 PINNED = f"keyring:{REAL}"
@@ -101,7 +101,7 @@ def test_locked_and_headless(session: KeyringSession) -> None:
 
 def test_unlocked_later_is_noticed_without_a_prompt(session: KeyringSession) -> None:
     """The question that is repeated never prompts, and goes through once the desktop has unlocked the keyring."""
-    with SilentPrompter(session.address) as prompter:
+    with silent_prompter(session.address) as prompter:
         session.lock()
         failed(recall(session), "store_locked")
         failed(run_job(Login(target(PINNED), NOW), env=session.env, limits=SHORT), "store_locked")
@@ -112,7 +112,7 @@ def test_unlocked_later_is_noticed_without_a_prompt(session: KeyringSession) -> 
 
 def test_a_prompt_that_nobody_answers(session: KeyringSession) -> None:
     """Where a person is asked and does not come, the limit ends it, and the helper is gone."""
-    with SilentPrompter(session.address) as prompter:
+    with silent_prompter(session.address) as prompter:
         session.lock()
         done = finish_job(Login(target(PINNED), NOW, prompt=True), env=session.env, limits=Limits(prompt=0.8))
         assert prompter.asked.wait(5)
@@ -209,6 +209,17 @@ def test_a_plugin_that_prints_or_raises(session: KeyringSession, tmp_path: Path)
         assert DEFAULT_SECRET not in f"{seen.reply} {seen.stderr}"
 
 
+def test_a_locked_kwallet(session: KeyringSession) -> None:
+    """KWallet too is asked whether it is open before anything is done that would prompt."""
+    store = "keyring:keyring.backends.kwallet.DBusKeyring"
+    with wallet(session.address, is_open=False) as service:
+        failed(recall(session, store), "store_locked")
+        assert service.asked.is_set()
+    with wallet(session.address, is_open=True):
+        failed(recall(session, store), "store_unreachable")  # the reading itself needs python-dbus
+    failed(recall(session, store), "store_unreachable")
+
+
 def test_no_real_keyring_at_all(tmp_path: Path) -> None:
     """`keyring` alone with no bus to find one on names the remedy; it never falls back to files."""
     env = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
@@ -267,7 +278,7 @@ def test_a_killed_daemon_with_activation() -> None:
 
 def test_no_keyring_was_ever_made() -> None:
     """Activatable and empty: reading finds nothing and does not prompt for a new one; a person at login may."""
-    with KeyringSession(activation=True, keyring=False) as own, SilentPrompter(own.address) as prompter:
+    with KeyringSession(activation=True, keyring=False) as own, silent_prompter(own.address) as prompter:
         assert recall(own) == Nothing(credential=False)
         assert run_job(Forget(target(PINNED)), env=own.env) == Done()
         assert not prompter.asked.is_set()

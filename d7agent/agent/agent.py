@@ -46,6 +46,7 @@ class Agent:
         self.on_changed: list[Listener] = []
         self.on_removed: list[Listener] = []
         self.on_stored: list[Listener] = []
+        self.on_reloading: list[Callable[[], None]] = []
         self.on_configured: list[Callable[[], None]] = []
         self.on_turn: list[Callable[[], None]] = []
         self.alarm = Alarm(clock, self._ring, self._turned)
@@ -115,6 +116,8 @@ class Agent:
 
     def reload(self) -> tuple[str, ...]:
         """Read the configuration again; a bad one changes nothing. The problems found, none when it is in force."""
+        for listener in self.on_reloading:
+            listener()
         try:
             config = files.load(self.paths)
         except ConfigError as error:
@@ -124,7 +127,7 @@ class Agent:
             log.info("the configuration is good again")
         self.problems = ()
         self.apply(config)
-        return ()
+        return self.problems
 
     def _problem(self, error: ConfigError) -> None:
         self.problems = tuple(str(error).splitlines())

@@ -18,6 +18,7 @@ from d7agent.agent.looking import Change
 from d7agent.agent.server import Server
 from d7agent.agent.service import Service
 from d7agent.agent.sockets import AgentRunning, BoundSocket, bind_socket
+from d7agent.agent.standing import Standing
 from d7agent.agent.systemd import Notifier, passed_sockets
 from d7agent.core.clock import SystemClock
 from d7agent.core.errors import ConfigError
@@ -37,7 +38,6 @@ class Daemon:
     def __init__(self, paths: Paths, notifier: Notifier, memory: str, idle_exit: float | None) -> None:
         self.systemd = notifier.active
         self._memory = memory
-        self._notifier = notifier
         self._idle_exit = idle_exit
         self._end = asyncio.Event()
         self._known: dict[str, object] = {}  # how the folders of `directory` stores looked last
@@ -50,6 +50,7 @@ class Daemon:
         self.agent.on_configured.append(self._apply_access)
         self.agent.on_turn.append(self._turned)
         self.agent.on_stored.append(self._remember_look)
+        self._standing = Standing(self.agent, notifier)
 
     def memory(self) -> str:
         """How secrets in memory are guarded."""
@@ -85,13 +86,13 @@ class Daemon:
             await self.server.listen(sock)
         watching = loop.create_task(watch.watch(self.agent.paths, self._edited, self._end, self._store_folders, seen))
         watching.add_done_callback(_watch_ended)
-        self._notifier.send("READY=1", f"STATUS={self._status()}")
+        self._standing.ready()
         log.info("d7agent %s is ready, profiles: %s", __version__, ", ".join(self.agent.keepers) or "none")
         await self._end.wait()
         await self._wind_down(watching)
 
     async def _wind_down(self, watching: "asyncio.Task[None]") -> None:
-        self._notifier.send("STOPPING=1", "STATUS=ending")
+        self._standing.ending()
         log.info("ending")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE):
@@ -158,9 +159,6 @@ class Daemon:
         if agent.clock.now().wall - idle_since > self._idle_exit:
             log.info("nobody has asked for %.0f s: ending", self._idle_exit)
             self._end.set()
-
-    def _status(self) -> str:
-        return f"{len(self.agent.keepers)} profiles"
 
 
 def _unexpected(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

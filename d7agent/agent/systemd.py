@@ -11,6 +11,8 @@ log = logging.getLogger(__name__)
 
 FIRST_FD: Final = 3  # SD_LISTEN_FDS_START
 _LISTEN: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+# FileDescriptorName= of our units, and what a socket is called whose unit names none (its own name; "unknown").
+OUR_NAMES: Final = frozenset({"agent", "d7agent.socket", "unknown"})
 
 
 class Notifier:
@@ -49,16 +51,22 @@ def _watchdog(environment: MutableMapping[str, str]) -> float | None:
 def passed_sockets(environment: MutableMapping[str, str]) -> list[socket.socket]:
     """The listening Unix stream sockets passed to this process; the variables are taken out of the environment.
 
-    Descriptors of another kind are closed with a warning. Sockets passed to another pid are not ours.
+    Descriptors of another name or kind are closed with a warning. Sockets passed to another pid are not ours.
     """
-    pid, count, _ = (environment.pop(name, "") for name in _LISTEN)
+    pid, count, text = (environment.pop(name, "") for name in _LISTEN)
     if pid != str(os.getpid()) or not count.isdigit():
         return []
-    return [sock for fd in range(FIRST_FD, FIRST_FD + int(count)) if (sock := _adopted(fd)) is not None]
+    names = text.split(":") if text else ["unknown"] * int(count)
+    passed = [(fd, names[place : place + 1]) for place, fd in enumerate(range(FIRST_FD, FIRST_FD + int(count)))]
+    return [sock for fd, name in passed if (sock := _adopted(fd, "".join(name))) is not None]
 
 
-def _adopted(fd: int) -> socket.socket | None:
+def _adopted(fd: int, name: str) -> socket.socket | None:
     try:
+        if name not in OUR_NAMES:
+            log.warning("the passed descriptor %d is called %r, not 'agent': closed", fd, name)
+            os.close(fd)
+            return None
         os.set_inheritable(fd, False)
         sock = socket.socket(fileno=fd)
         if sock.family == socket.AF_UNIX and sock.type == socket.SOCK_STREAM and _listens(sock):

@@ -67,8 +67,9 @@ def _store(agent: Agent, wish: dict[str, Any]) -> dict[str, Any]:
     except AgentError as error:
         if "stored" not in error.message.lower():
             error.message = f"{error.message.rstrip('.')}. Nothing was stored"
-        if isinstance(error, CredentialRejected) and error.fields.get("code") not in (None, *error.message.split()):
-            error.message = f"D7 answered {error.fields['code']}: {error.message}"
+        code = error.fields.get("code")
+        if isinstance(error, CredentialRejected) and code and str(code) not in error.message:
+            error.message = f"D7 answered {code}: {error.message}"
         raise
     return status if isinstance(status, dict) else {}
 

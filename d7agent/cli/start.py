@@ -36,7 +36,8 @@ def start(ctx: click.Context, shell: str | None, socket: str | None, command: tu
     if command:
         ctx.exit(_with_command(path, command))
     autostart.start_once(path, idle_exit=None)
-    output.out(quoting.assignments(shell or quoting.guess_shell(os.environ), {VARIABLE: path}))
+    form = shell or quoting.guess_shell(os.environ)
+    output.out(quoting.assignments("sh" if form in ("bash", "zsh") else form, {VARIABLE: path}))
 
 
 def _socket(named: str | None) -> str:

@@ -70,7 +70,7 @@ def _row(profile: Status, now: float, blocks: str) -> tuple[Text, ...]:
     return (
         Text(one_line(str(profile.get("profile", "")))),
         Text(state_word(state), style=COLOURS.get(state, "")),
-        Text(_time_left(profile, blocks)),
+        Text(time_left(profile, blocks)),
         Text(_next_refresh(profile, now)),
         Text(_store(str(profile.get("store", "")))),
     )
@@ -95,7 +95,8 @@ def _print_note(console: Console, about: str, text: str, colour: str) -> None:
     console.print(Text(f"{one_line(about)}: ", style=colour).append(one_line(text), style="default"), soft_wrap=True)
 
 
-def _time_left(profile: Status, blocks: str) -> str:
+def time_left(profile: Status, blocks: str) -> str:
+    """The span that is left, behind a bar where the life is known. `blocks`: the signs of a full and an empty cell."""
     left = profile.get("valid_for")
     if not isinstance(left, int):
         return "no expiry" if profile.get("state") in ("fresh", "stale") else "-"

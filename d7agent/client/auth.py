@@ -6,11 +6,12 @@
     httpx.Client(auth=HttpxAuth())
     httpx.AsyncClient(auth=HttpxAuth("work"))
 
-Both put the header on requests to the base URL of the profile (scheme, host and port; asked of the agent once) and on no
-others: neither another host that a session is used for, nor one that a redirect leads to, gets a token. A 401 with one
-of D7's token codes is reported to the agent once and the request sent again with its answer once, unless the body
-cannot be sent twice. Where the agent has no token they raise AgentError; where it has nothing better to offer after
-a 401, that 401 is the response. They keep no connection open: any thread, task or forked process may use them.
+Both put the header on requests to the base URL of the profile (scheme, host and port; asked of the agent once) and on
+no others: neither another host that a session is used for, nor one that a redirect leads to, gets a token. A 401 with
+one of D7's token codes is reported to the agent once and the request sent again once with its answer. A body that
+cannot be sent twice (a generator, a stream; with httpx everything but bytes) is not: its 401 is reported, so that the
+caller's own next try works. Where the agent has no token they raise AgentError; where it has nothing better to offer
+after a 401, that 401 is the response. They keep no connection open: any thread, task or forked process may use them.
 
 Neither library is needed to import this module. On httpx with trio only the blocking client works.
 """
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import requests
 
 TOKEN_CODES: Final = ("ACCESS_TOKEN_EXPIRED", "ACCESS_TOKEN_SIGNATURE_VERIFICATION_FAILED")
+NOTHING_BETTER: Final = "D7 refused the token, and the agent has no better one: %s (%s)"
 PORTS: Final = {"http": 80, "https": 443}
 
 Origin = tuple[str, str, int | None]
@@ -41,10 +43,8 @@ def origin(url: str) -> Origin:
     return parts.scheme, (parts.hostname or "").rstrip("."), parts.port or PORTS.get(parts.scheme)
 
 
-def refuses_token(status: int, body: bytes) -> bool:
-    """Whether this is D7's way of saying that the token is no good (any more)."""
-    if status != 401:
-        return False
+def refuses_token(body: bytes) -> bool:
+    """Whether the body of a 401 says that the token is no good (any more)."""
     try:
         return json.loads(body)["detail"]["code"] in TOKEN_CODES
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -67,13 +67,12 @@ class _Auth:
 
     def _header(self, url: str) -> str | None:
         """The header for a request to `url`; None if that is not D7. Raises AgentError."""
-        if self._home is not None and origin(url) != self._home:
-            return None
         with Agent(self._socket) as agent:
-            found = agent.get(self._profile, max_wait=self._max_wait)
             if self._home is None:
-                self._home = _home(agent.status(found["profile"]))
-        return str(found["header"]) if origin(url) == self._home else None
+                self._home = _home(agent.status(self._profile))
+            if origin(url) != self._home:
+                return None
+            return str(agent.get(self._profile, max_wait=self._max_wait)["header"])
 
     def _better(self, refused: str) -> str | None:
         """Report the header that was refused; the one to try again with, or None if there is none."""
@@ -81,7 +80,8 @@ class _Auth:
             with Agent(self._socket) as agent:
                 return f"Bearer {agent.reject(_token(refused), self._profile, max_wait=self._max_wait)}"
         except AgentError as error:
-            return _nothing_better(error)
+            log.warning(NOTHING_BETTER, error.message, error.hint)
+            return None
 
     def _sent(self, url: str, header: Any) -> str:
         """The token's header that was sent with a request to `url`; "" if none was, or not to D7."""
@@ -96,7 +96,7 @@ class RequestsAuth(_Auth):
         header = self._header(request.url or "")
         if header is not None:
             request.headers["Authorization"] = header
-            request.register_hook("response", self._watch())
+            request.register_hook("response", self._watch())  # type: ignore[no-untyped-call]
         return request
 
     def _watch(self) -> Callable[..., "requests.Response"]:
@@ -105,7 +105,7 @@ class RequestsAuth(_Auth):
         def handle(response: "requests.Response", **kwargs: Any) -> "requests.Response":
             nonlocal tried
             sent = self._sent(response.request.url or "", response.request.headers.get("Authorization"))
-            if tried or not sent or response.status_code != 401 or not refuses_token(401, response.content):
+            if tried or not sent or response.status_code != 401 or not refuses_token(response.content):
                 return response
             tried = True
             better = self._better(sent)
@@ -130,7 +130,7 @@ class _HttpxFlow(_Auth):
         request.headers["Authorization"] = header
         response = yield request
         sent = self._sent(str(response.request.url), response.request.headers.get("Authorization"))
-        if not sent or response.status_code != 401 or not refuses_token(401, response.read()):
+        if not sent or response.status_code != 401 or not refuses_token(response.read()):
             return
         better = self._better(sent)
         if better is not None and _has_bytes(response.request):
@@ -146,7 +146,7 @@ class _HttpxFlow(_Auth):
         request.headers["Authorization"] = header
         response = yield request
         sent = self._sent(str(response.request.url), response.request.headers.get("Authorization"))
-        if not sent or response.status_code != 401 or not refuses_token(401, await response.aread()):
+        if not sent or response.status_code != 401 or not refuses_token(await response.aread()):
             return
         better = await self._better_async(sent)
         if better is not None and _has_bytes(response.request):
@@ -156,13 +156,12 @@ class _HttpxFlow(_Auth):
     async def _header_async(self, url: str) -> str | None:
         from d7agent.client import aio
 
-        if self._home is not None and origin(url) != self._home:
-            return None
         async with aio.Agent(self._profile, self._socket) as agent:
-            found = await agent.get(max_wait=self._max_wait)
             if self._home is None:
-                self._home = _home(await agent.call("GetStatus", {"profile": found.profile}))
-        return found.header if origin(url) == self._home else None
+                self._home = _home(await agent.call("GetStatus"))
+            if origin(url) != self._home:
+                return None
+            return (await agent.get(max_wait=self._max_wait)).header
 
     async def _better_async(self, refused: str) -> str | None:
         from d7agent.client import aio
@@ -171,7 +170,8 @@ class _HttpxFlow(_Auth):
             async with aio.Agent(self._profile, self._socket) as agent:
                 return f"Bearer {await agent.reject(_token(refused), max_wait=self._max_wait)}"
         except AgentError as error:
-            return _nothing_better(error)
+            log.warning(NOTHING_BETTER, error.message, error.hint)
+            return None
 
 
 if TYPE_CHECKING:
@@ -192,19 +192,16 @@ def __getattr__(name: str) -> object:
 
 
 def _home(status: dict[str, Any]) -> Origin:
-    """The base URL in the status of one profile."""
+    """The base URL in the status of one profile, or of the default one if there are several."""
     try:
-        return origin(status["profiles"][0]["base_url"])
+        profiles = {profile["profile"]: profile["base_url"] for profile in status["profiles"]}
+        return origin(profiles.popitem()[1] if len(profiles) == 1 else profiles[status["agent"]["default_profile"]])
     except (LookupError, TypeError, ValueError, AttributeError):
-        raise AgentError("the agent's status names no base URL", "agent and client may differ in version") from None
+        raise AgentError("the agent's status names no base URL", "name it: base_url=") from None
 
 
 def _token(header: str) -> str:
     return header.removeprefix("Bearer ")
-
-
-def _nothing_better(error: AgentError) -> None:
-    log.warning("D7 refused the token, and the agent has no better one: %s (%s)", error.message, error.hint)
 
 
 def _rewound(request: "requests.PreparedRequest") -> bool:
@@ -212,7 +209,8 @@ def _rewound(request: "requests.PreparedRequest") -> bool:
     from requests.exceptions import UnrewindableBodyError
     from requests.utils import rewind_body
 
-    if request.body is None or isinstance(request.body, bytes | str):
+    body: object = request.body
+    if body is None or isinstance(body, bytes | str):
         return True
     try:
         rewind_body(request)
@@ -226,10 +224,10 @@ def _again(response: "requests.Response", header: str, kwargs: dict[str, Any]) -
     response.close()
     request = response.request
     request.headers["Authorization"] = header
-    again = response.connection.send(request, **kwargs)  # type: ignore[attr-defined]  # an HTTPAdapter, untyped
+    again: requests.Response = response.connection.send(request, **kwargs)
     again.history.append(response)
     again.request = request
-    return again  # type: ignore[no-any-return]
+    return again
 
 
 def _has_bytes(request: "httpx.Request") -> bool:

@@ -6,9 +6,8 @@ import socket as sockets
 from collections.abc import Iterator
 from typing import Final, Self
 
-from d7agent.client.blocking import AgentError, candidates, check_peer, gone, not_connected
+from d7agent.client.blocking import MAX_REPLY, AgentError, candidates, check_peer, gone, not_connected
 
-MAX_REPLY: Final = 1024 * 1024  # bytes: far beyond a token of 16 KiB, and a status of one profile with all its sinks
 CROWDED: Final = 0.01  # seconds until the next try while the agent's backlog is full: its loop turns faster than that
 
 

@@ -30,6 +30,11 @@ def boot_time() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+def monotonic_usec() -> int:
+    """CLOCK_MONOTONIC in microseconds, as a service manager wants it (sd_notify(3), MONOTONIC_USEC=)."""
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+
+
 def read_boot_id() -> str:
     """The kernel's id of this boot, or "" where /proc does not tell."""
     try:

@@ -3,14 +3,14 @@
 import contextlib
 import os
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
-from d7agent.helper.faults import StoreLocked, StoreMissing
-from d7agent.helper.keyring_faults import DESKTOP_HINT, sorted_fault
+from d7agent.helper import keyring_probe
+from d7agent.helper.faults import StoreMissing
+from d7agent.helper.keyring_faults import sorted_fault
 from d7agent.helper.stores import Credential, Shelf, assembled, parts_of
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SERVICE: Final = "d7agent"
-SECRET_SERVICE: Final = frozenset({"keyring.backends.SecretService.Keyring", "keyring.backends.libsecret.Keyring"})
 
 
 class KeyringStore:
@@ -44,16 +43,14 @@ class KeyringStore:
         return KeyringShelf(self, f"{self._profile}#token")
 
     def locked(self) -> bool:
-        """Asked of the Secret Service itself, in 2 ms: keyring's own calls prompt. Other backends cannot be asked."""
-        if _sorted(self._chosen) not in SECRET_SERVICE:
-            return False
-        found = _sorted(_collection_locked)
+        """Asked of the daemon itself: keyring's own calls prompt. Notes whether there is a collection at all."""
+        found = _sorted(lambda: keyring_probe.locked(self._chosen()))
         self._empty = found is None
         return bool(found)
 
     def unlock(self) -> None:
         """Have the desktop ask for the keyring's password."""
-        _sorted(_unlock_collection)
+        _sorted(lambda: keyring_probe.unlock(self._chosen()))
 
     def read(self) -> Credential | None:
         """The credential, None without an item. Raises StoreMissing for an item that is none of ours."""
@@ -99,7 +96,7 @@ class KeyringStore:
         return self._name
 
     def _asked(self, call: "Callable[[KeyringBackend], T]") -> T:
-        return _sorted(lambda: call(self._keyring()), bus=self._name in ("", *SECRET_SERVICE))
+        return _sorted(lambda: call(self._keyring()), bus=self._name in ("", *keyring_probe.ON_THE_BUS))
 
     def _keyring(self) -> "KeyringBackend":
         if self._backend is None:
@@ -153,23 +150,3 @@ def _find_bus() -> None:
     bus = Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent")) / "bus"
     if "DBUS_SESSION_BUS_ADDRESS" not in os.environ and bus.is_socket():
         os.environ["DBUS_SESSION_BUS_ADDRESS"] = f"unix:path={bus}"
-
-
-def _collection_locked() -> bool | None:
-    """Whether the default collection is locked; None if there is none yet."""
-    import secretstorage
-
-    with closing(secretstorage.dbus_init()) as connection:
-        try:
-            return secretstorage.Collection(connection).is_locked()
-        except secretstorage.ItemNotFoundException:
-            return None
-
-
-def _unlock_collection() -> None:
-    import secretstorage
-
-    with closing(secretstorage.dbus_init()) as connection:
-        collection = secretstorage.Collection(connection)
-        if collection.unlock() or collection.is_locked():
-            raise StoreLocked("the keyring is locked, and its prompt was closed without a password", DESKTOP_HINT)

@@ -69,7 +69,8 @@ def replace(files: Mapping[Path, str]) -> None:
                 _write_new(_beside(path), text)
             for path in files:
                 os.replace(_beside(path), path)
-            os.fsync(folder_fd)
+            with contextlib.suppress(OSError):  # FUSE and 9p cannot sync a folder; the files themselves are safe
+                os.fsync(folder_fd)
 
 
 def _beside(path: Path) -> Path:

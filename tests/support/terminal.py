@@ -20,7 +20,8 @@ class Terminal:
         self._ours, theirs = os.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 40, columns, 0, 0))
         ends = {"stdin": theirs, "stdout": theirs, "stderr": theirs} | redirected
-        self.process = subprocess.Popen(argv, env={"TERM": "xterm-256color", **env}, start_new_session=True, **ends)
+        argv = ["setsid", "--ctty", *argv]  # so that Ctrl-C is a signal, and /dev/tty is this terminal
+        self.process = subprocess.Popen(argv, env={"TERM": "xterm-256color", **env}, **ends)
         os.close(theirs)
         self.shown = ""
 

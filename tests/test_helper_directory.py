@@ -1,0 +1,207 @@
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from d7agent.core.jobs import Failed, Nothing, Recall, decode_reply, encode
+from d7agent.core.model import Secret
+from d7agent.helper.directory import DirectoryStore, expanded, is_mount
+from d7agent.helper.faults import StoreUnreachable
+from d7agent.helper.private_files import replace, secret_text
+from d7agent.helper.stores import Application, ReadyMade
+from tests.support.helper import NOW, USUAL, environment, folder, target
+
+APPLICATION = Application("id-1", Secret("secret-1"))
+OTHER = Application("id-2", Secret('2"\\ü'))
+READY = ReadyMade(Secret("a.b.c"))
+
+
+def directory(path: Path, client_id: str | None = None) -> DirectoryStore:
+    """The store of this folder."""
+    return DirectoryStore(str(path), target("directory", client_id=client_id), {})
+
+
+def test_files_we_write_are_private(tmp_path: Path) -> None:
+    """0600 in a folder of 0700, whatever the umask; nothing else is left beside them."""
+    before = os.umask(0)
+    try:
+        directory(tmp_path / "a/b").write(APPLICATION)
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "a/b").iterdir()}
+    assert modes == {"client_id": 0o600, "client_secret": 0o600, ".d7agent": 0o600}
+    assert stat.S_IMODE((tmp_path / "a/b").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o666, 0o602])
+def test_files_that_others_can_read_are_refused(tmp_path: Path, mode: int) -> None:
+    """Outside a credential mount a secret is private, and the remedy is named."""
+    path = folder(tmp_path / "c", client_id="i", client_secret="s")
+    (path / "client_secret").chmod(mode)
+    with pytest.raises(StoreUnreachable) as fault:
+        directory(path).read()
+    assert "chmod 600" in fault.value.failed.hint
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: another owner's files; run as root")
+def test_files_of_another_user_are_refused(tmp_path: Path) -> None:
+    """A file that someone else owns can be changed by them at any time."""
+    path = folder(tmp_path / "c", client_id="i", client_secret="s")
+    os.chown(path / "client_id", 65534, 65534)
+    with pytest.raises(StoreUnreachable) as fault:
+        directory(path).read()
+    assert "65534" in fault.value.failed.message
+
+
+def test_what_is_no_file_does_not_hang(tmp_path: Path) -> None:
+    """A FIFO, a folder, a device or an endless file in the place of a secret is refused at once."""
+    path = folder(tmp_path / "c", client_secret="s")
+    os.mkfifo(path / "client_id", 0o600)
+    with pytest.raises(StoreUnreachable):
+        directory(path).read()
+    (path / "client_id").unlink()
+    (path / "client_id").symlink_to("/dev/zero")
+    with pytest.raises(StoreUnreachable):
+        directory(path).read()
+
+
+def test_a_profiles_client_id_completes_the_folder(tmp_path: Path) -> None:
+    """The id is no secret and may stand in the profile."""
+    path = folder(tmp_path / "c", client_secret="secret-1\n")
+    assert directory(path, client_id="id-1").read() == APPLICATION
+
+
+def test_files_a_person_wrote_are_kept(tmp_path: Path) -> None:
+    """Deleting leaves them and says so; a file we wrote that a person changed since is theirs."""
+    path = folder(tmp_path / "c", client_id="i", client_secret="s")
+    assert directory(path).delete() == (str(path / "client_id"), str(path / "client_secret"))
+    directory(path).write(APPLICATION)
+    (path / "client_id").write_text("mine now")
+    assert directory(path).delete() == (str(path / "client_id"),)
+    assert not (path / "client_secret").exists()
+
+
+def test_a_persons_files_of_the_other_kind_stand_in_the_way(tmp_path: Path) -> None:
+    """A token is not written beside an id and secret that someone else put there: those would win."""
+    path = folder(tmp_path / "c", client_id="i", client_secret="s")
+    with pytest.raises(StoreUnreachable):
+        directory(path).write(READY)
+    assert not (path / "access_token").exists()
+
+
+def test_a_write_that_was_killed_counts_as_done(tmp_path: Path) -> None:
+    """After the commit, and before all files follow, the new pair is read, never a mix; then the files follow."""
+    store = directory(tmp_path / "c")
+    store.write(APPLICATION)
+    (tmp_path / "c/client_id").unlink()
+    replace({tmp_path / "c/.d7agent.next": '{"client_id":"id-2","client_secret":"2\\"\\\\ü"}'})
+    assert store.read() == OTHER
+    assert (tmp_path / "c/client_id").read_text() == "id-2\n"
+    assert not (tmp_path / "c/.d7agent.next").exists()
+    assert store.delete() == ()
+    assert list((tmp_path / "c").iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"client_id": 1}', '{"other": "x"}'])
+def test_a_rubbish_commit_is_passed_over(tmp_path: Path, text: str) -> None:
+    """What is no credential of ours changes nothing."""
+    store = directory(tmp_path / "c")
+    store.write(APPLICATION)
+    replace({tmp_path / "c/.d7agent.next": text})
+    assert store.read() == APPLICATION
+
+
+def test_a_write_that_fails_leaves_the_former_credential(tmp_path: Path) -> None:
+    """Where one of the new files cannot be written, none changes."""
+    store = directory(tmp_path / "c")
+    store.write(APPLICATION)
+    (tmp_path / "c/.client_secret.tmp").mkdir()  # the place where the new secret would wait
+    with pytest.raises(StoreUnreachable):
+        store.write(OTHER)
+    assert store.read() == APPLICATION
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o775])
+def test_a_folder_that_others_write_is_not_ours(tmp_path: Path, mode: int) -> None:
+    """Nothing is written where others could replace it."""
+    path = folder(tmp_path / "c")
+    path.chmod(mode)
+    assert not directory(path).writable
+    with pytest.raises(StoreUnreachable) as fault:
+        directory(path).write(APPLICATION)
+    assert "0700" in fault.value.failed.hint
+
+
+def test_credential_mounts(tmp_path: Path) -> None:
+    """systemd's folder is one, with everything below; a folder of that name beside it is not, nor one with ..data."""
+    env = {"CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")}
+    assert is_mount(folder(tmp_path / "credentials/x"), env)
+    assert not is_mount(folder(tmp_path / "credentials2"), env)
+    assert is_mount(Path("/run/secrets/d7"), {})
+    assert is_mount(Path("/run/credentials/d7agent.service"), {})
+    assert not is_mount(Path("/run/secretsx"), {})
+    fake = folder(tmp_path / "k8s/..1")
+    (fake.parent / "..data").symlink_to("..1")
+    assert not is_mount(fake.parent, {})  # the layout alone, without the read-only mount, is anybody's
+
+
+KUBERNETES = """
+set -e; mount -t tmpfs -o mode=1777 tmpfs "$1"; mkdir "$1/..1"; ln -s ..1 "$1/..data"
+for part in client_id client_secret; do echo "$part-1" > "$1/..1/$part"; ln -s "..data/$part" "$1/$part"; done
+chmod -R a+rX "$1/..1"; [ "$2" = rw ] || mount -o remount,ro "$1"; shift 2; exec "$@"
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: a Kubernetes volume; run as root")
+@pytest.mark.parametrize(("mode", "answer"), [("ro", Nothing(credential=True)), ("rw", None)])
+def test_a_kubernetes_volume(tmp_path: Path, mode: str, answer: Nothing | None) -> None:
+    """World-readable files behind the kubelet's links are read from a read-only mount, and only there."""
+    in_its_mounts = ["unshare", "--mount", "sh", "-c", KUBERNETES, "sh", str(tmp_path), mode]
+    done = subprocess.run(
+        [*in_its_mounts, *USUAL],
+        input=encode(Recall(target(f"directory:{tmp_path}"), NOW)) + b"\0",
+        env=environment(None),
+        capture_output=True,
+        check=True,
+        timeout=20,
+    )
+    reply = decode_reply(done.stdout)
+    assert reply == answer or (answer is None and isinstance(reply, Failed) and "mode 0644" in reply.message)
+
+
+@pytest.mark.parametrize("argument", ["%d", "$CREDENTIALS_DIRECTORY", "${CREDENTIALS_DIRECTORY}/"])
+def test_systemd_credentials(tmp_path: Path, argument: str) -> None:
+    """Files as systemd shares them by ACL (the mode shows the mask) are read; nothing is written beside them."""
+    path = folder(tmp_path / "cred", client_id="id-1\n", client_secret="secret-1\n")
+    (path / "client_secret").chmod(0o440)
+    store = DirectoryStore(argument, target("directory"), {"CREDENTIALS_DIRECTORY": str(path)})
+    assert store.read() == APPLICATION
+    assert not store.writable
+    assert store.shelf is None
+    assert store.delete() == (str(path / "client_id"), str(path / "client_secret"))
+
+
+def test_systemd_credentials_that_were_not_given() -> None:
+    """Without the variable the hint names the line that the unit lacks."""
+    with pytest.raises(StoreUnreachable) as fault:
+        expanded("%d", {})
+    assert "LoadCredential" in fault.value.failed.hint
+
+
+def test_a_home_folder_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`~` is the user's home."""
+    monkeypatch.setenv("HOME", "/home/x")
+    assert expanded("~/d7", {}) == Path("/home/x/d7")
+
+
+def test_the_token_of_a_read_only_folder_goes_to_the_state_folder(tmp_path: Path) -> None:
+    """NAME.token in the agent's state folder, private."""
+    credential, state = folder(tmp_path / "cred"), tmp_path / "state"
+    env = {"CREDENTIALS_DIRECTORY": str(credential)}
+    shelf = DirectoryStore("%d", target("directory", state_dir=str(state)), env).shelf
+    assert shelf is not None
+    shelf.write("text")
+    assert stat.S_IMODE((state / "work.token").stat().st_mode) == 0o600
+    assert secret_text(state / "work.token") == "text"
