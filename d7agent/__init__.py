@@ -3,7 +3,7 @@
 Two lines are enough for a program::
 
     import d7agent
-    headers = {"Authorization": d7agent.header()}
+    headers = d7agent.header()
 
 Importing this package imports nothing else; `token`, `header` and `Token` come from `d7agent.client` when first used.
 """

@@ -1,6 +1,7 @@
 """The asyncio client, on asyncio's own loop and on uvloop: against a scripted agent, and against the real one."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import socket
@@ -18,7 +19,7 @@ from d7agent.client.aio import Agent
 from d7agent.sandbox import Sandbox
 from tests.support import cli, d7client, fakeagent
 from tests.support.fakeagent import ACCESS_TOKEN, SECOND_TOKEN, FakeAgent
-from tests.support.live import Live
+from tests.support.longago import logged_in, restart
 from tests.support.sources import ROOT
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -306,7 +307,8 @@ def test_a_cancelled_call_confuses_no_other(run: Run, path: str) -> None:
             given_up.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await given_up
-            push(served, fakeagent.token("an answer that comes too late"))
+            with contextlib.suppress(BrokenPipeError):
+                push(served, fakeagent.token("an answer that comes too late"))
             assert await agent.token() == ACCESS_TOKEN
 
     with FakeAgent(path, RejectToken=fakeagent.SILENCE) as served:
@@ -414,10 +416,7 @@ def test_a_stranger_s_agent_is_told_nothing(run: Run, path: str) -> None:
 @pytest.mark.system
 def test_with_the_real_agent_over_a_restart(run: Run) -> None:
     """Subscribed to the real agent: SIGKILL and a new start go unnoticed, a renewal arrives, and every token works."""
-    with Live() as live, Sandbox() as box:
-        (live.root / "cred").mkdir(mode=0o700)
-        live.start()
-        live.login(box.url, "--store", f"directory:{live.root}/cred")
+    with Sandbox() as box, logged_in(box) as live:
 
         async def main() -> None:
             async with Agent(socket=str(live.socket)) as agent:
@@ -425,7 +424,7 @@ def test_with_the_real_agent_over_a_restart(run: Run) -> None:
                 first = (await anext(tokens)).access_token
                 await asyncio.to_thread(live.kill)
                 assert await agent.token() == first
-                await asyncio.to_thread(live.start)
+                await asyncio.to_thread(restart, live)
                 assert await agent.token() == first
                 box.revoke(first)
                 second = await agent.reject(first)

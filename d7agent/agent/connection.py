@@ -270,8 +270,8 @@ class Connection(asyncio.BufferedProtocol):
         """Put down what this connection waits for now."""
         self._inbox = self._inbox.settle()
         free = self._call is None and self._stall is None and not self._inbox.waiting
-        if not free and (self._half_since is not None or self._stall is not None or self._deaf()):
-            self._host.watch(self)
+        if not free or not self._reading:
+            self._brake()
         if self._closing:
             return
         self._ready = free and self._checked and self._refusal is None
@@ -282,11 +282,16 @@ class Connection(asyncio.BufferedProtocol):
             self._idle.pop(self, None)
         if self._inbox.held != self._held:
             self._hold()
-        if self._inbox.full is self._reading and not self._eof:
-            self._reading = not self._reading
-            (self._transport.resume_reading if self._reading else self._transport.pause_reading)()
         if self._eof and self._call is None and self._again is None and self._stall is None:
             self.close()
+
+    def _brake(self) -> None:
+        """Read no more than there is room for, and be looked after if the peer keeps us waiting."""
+        if self._inbox.full is self._reading and not (self._eof or self._closing):
+            self._reading = not self._reading
+            (self._transport.resume_reading if self._reading else self._transport.pause_reading)()
+        if self._half_since is not None or self._stall is not None or self._deaf():
+            self._host.watch(self)
 
     def _hold(self) -> None:
         """The inbox has grown or shrunk: stay within the share."""

@@ -1,7 +1,7 @@
 """How the agent stands with its service manager: status line, watchdog and reloads, told as they happen."""
 
 import asyncio
-import datetime
+import datetime as dt
 from collections import Counter
 from typing import Final
 
@@ -103,5 +103,5 @@ def _many(keepers: list[Keeper], now: Stamp) -> str:
 
 def _clock_time(boot: float, now: Stamp) -> str:
     """A boot instant as local date and time: the manager shows the line long after it was written."""
-    wall = datetime.datetime.fromtimestamp(boot - now.boot + now.wall, tz=datetime.UTC).astimezone()
+    wall = dt.datetime.fromtimestamp(boot - now.boot + now.wall, tz=dt.UTC).astimezone()
     return wall.strftime("%Y-%m-%d %H:%M:%S")

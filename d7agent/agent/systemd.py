@@ -56,9 +56,9 @@ def passed_sockets(environment: MutableMapping[str, str]) -> list[socket.socket]
     pid, count, text = (environment.pop(name, "") for name in _LISTEN)
     if pid != str(os.getpid()) or not count.isdigit():
         return []
-    names = text.split(":") if text else ["unknown"] * int(count)
-    passed = [(fd, names[place : place + 1]) for place, fd in enumerate(range(FIRST_FD, FIRST_FD + int(count)))]
-    return [sock for fd, name in passed if (sock := _adopted(fd, "".join(name))) is not None]
+    names = [*(text.split(":") if text else []), *["unknown"] * int(count)]
+    passed = zip(range(FIRST_FD, FIRST_FD + int(count)), names, strict=False)
+    return [sock for fd, name in passed if (sock := _adopted(fd, name)) is not None]
 
 
 def _adopted(fd: int, name: str) -> socket.socket | None:

@@ -36,7 +36,7 @@ def notes(profile: dict[str, Any], now: float) -> Iterator[tuple[str, str]]:
         if not sink.get("ok"):
             yield "red", f"always-fresh file {sink.get('path')}: {sink.get('error')}"
     if profile.get("misreports"):
-        yield "yellow", f"{profile['misreports']} times a program reported as refused a token that D7 accepts"
+        yield "yellow", f"tokens that D7 accepts, and that a program reported as refused: {profile['misreports']}"
     if isinstance(profile.get("skew"), int) and abs(profile["skew"]) >= SKEW:
         yield "yellow", f"this machine's clock differs from D7's by {span(abs(profile['skew']))}: set it"
     if str(profile.get("store", "")).startswith("environment"):

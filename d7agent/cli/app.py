@@ -22,12 +22,15 @@ COMMANDS: Final = {
     "login": ("login", "login", "Prove a credential at D7 and store it."),
     "logout": ("logout", "logout", "Forget a credential and its token."),
     "status": ("status", "status", "Show agent and profiles."),
+    "check": ("check", "check", "Tell a monitoring system how the agent does."),
+    "doctor": ("doctor.command", "doctor", "Find out what is wrong, and how to mend it."),
     "lock": ("locking", "lock", "Lock the agent with a passphrase."),
     "unlock": ("locking", "unlock", "Unlock the agent."),
     "start": ("start", "start", "Start an agent in the background."),
     "stop": ("control", "stop", "End the agent."),
     "reload": ("control", "reload", "Make the agent read its configuration again."),
     "run": ("control", "run", "Be the agent, in the foreground."),
+    "service": ("service", "service", "Have systemd run the agent."),
     "sandbox": ("sandbox", "sandbox", "Serve an embedded D7 for tries and tests."),
 }
 

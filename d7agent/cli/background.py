@@ -7,7 +7,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, Final, NoReturn
+from typing import Final, NoReturn, Self
 
 from d7agent.cli.output import Failure
 from d7agent.client.blocking import Agent, NoAgent
@@ -51,30 +51,17 @@ def pause() -> None:
 
 
 def start(socket: str, *, idle_exit: int | None = None, tied: bool = False) -> int:
-    """Start an agent on this socket and wait until it answers; its pid. Raises Failure with what its log says last.
+    """Start an agent on this socket and wait until it answers; its pid. Raises Failure with what its log says.
 
     `tied`: it is our child and ends when we do; otherwise it is nobody's child, in a session of its own.
     """
     argv = [sys.executable, "-P", "-m", "d7agent", "run", "--socket", socket]
     if idle_exit is not None:
         argv += ["--idle-exit", str(idle_exit)]
-    log = _open_log(own_paths().state_dir)
-    with log:
-        pid = _spawn_tied(argv, log.fileno()) if tied else _spawn(argv, log.fileno())
+    with _Log(own_paths().state_dir) as log:
+        pid = _spawn_tied(argv, log.number) if tied else _spawn(argv, log.number)
         _wait(socket, pid, log)
     return pid
-
-
-def _open_log(folder: str) -> BinaryIO:
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    path = f"{folder}/agent.log"
-    with contextlib.suppress(FileNotFoundError):
-        if os.stat(path).st_size > MAX_LOG:
-            os.replace(path, f"{path}.old")
-    number = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    log = open(number, "rb", buffering=0)  # noqa: SIM115  the caller closes it
-    log.seek(0, os.SEEK_END)
-    return log
 
 
 def _spawn(argv: list[str], log: int) -> int:
@@ -131,16 +118,16 @@ def _become(argv: list[str], log: int) -> NoReturn:
     os.execve(argv[0], argv, env)  # noqa: S606  no shell is the point
 
 
-def _wait(socket: str, pid: int, log: BinaryIO) -> None:
+def _wait(socket: str, pid: int, log: "_Log") -> None:
     end = boot_time() + START_LIMIT
     pidfd = _pidfd(pid)
     try:
         while not _alive(socket):
             if pidfd is None or select.select([pidfd], [], [], LOOK)[0]:
-                raise Failure(f"the agent did not start: {_last_line(log)}", f"its log is {_name(log)}", 3)
+                raise _cause(log)
             if boot_time() > end:
                 os.kill(pid, signal.SIGTERM)
-                raise Failure(f"the agent did not answer within {START_LIMIT:g} s", f"its log is {_name(log)}", 3)
+                raise Failure(f"the agent did not answer within {START_LIMIT:g} s", f"its log is {log.path}", 3)
     finally:
         if pidfd is not None:
             os.close(pidfd)
@@ -162,11 +149,33 @@ def _pidfd(pid: int) -> int | None:
         return None
 
 
-def _last_line(log: BinaryIO) -> str:
-    """What the agent said last since it was started, without the priority that journald takes."""
-    lines = [line for line in (log.read() or b"").decode(errors="replace").splitlines() if line.strip()]
-    return re.sub(r"^<\d>", "", lines[-1]) if lines else "it ended without a word"
+def _cause(log: "_Log") -> Failure:
+    """Why the agent ended, in the words of its log."""
+    lines = [re.sub(r"^<\d>(d7agent: )?", "", line) for line in log.new_lines()]
+    said = {kind: text for kind, _, text in (line.partition(": ") for line in lines)}
+    message = said.get("error") or (lines[-1] if lines else "it ended without a word")
+    return Failure(f"the agent did not start: {message}", said.get("hint") or f"its log is {log.path}", 3)
 
 
-def _name(log: BinaryIO) -> str:
-    return os.readlink(f"/proc/self/fd/{log.fileno()}")
+class _Log:
+    """The log of background agents, open to be appended to. Use it with `with`."""
+
+    def __init__(self, folder: str) -> None:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        self.path = f"{folder}/agent.log"
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(self.path).st_size > MAX_LOG:
+                os.replace(self.path, f"{self.path}.old")
+        self.number = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._begin = os.fstat(self.number).st_size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.number)
+
+    def new_lines(self) -> list[str]:
+        """The lines that were added since it was opened, blank ones left out."""
+        text = os.pread(self.number, 65536, self._begin).decode(errors="replace")
+        return [line for line in text.splitlines() if line.strip()]

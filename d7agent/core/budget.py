@@ -1,5 +1,6 @@
 """The login budget of a profile: a token bucket that survives a restart, with a share no caller can spend."""
 
+from math import floor
 from typing import Final
 
 from msgspec import Struct
@@ -14,16 +15,24 @@ SCHEDULE_FACTOR: Final = 2.0  # times what the schedule needs: every refresh may
 PEER_PER_HOUR: Final = 3  # logins that a uid which is neither owner nor root can cause
 UNWRITABLE_PAUSE: Final = 120.0  # seconds between logins when the budget cannot be written down
 HOUR: Final = 3600.0
+KEPT: Final = 30  # instants of logins in the state file
 
 
 class Snapshot(Struct, frozen=True, omit_defaults=True):
-    """What the state file keeps of one profile, on the wall clock. No secrets."""
+    """What the state file keeps of one profile. No secrets.
+
+    All on the wall clock; `boot` and `boot_id` tell how long ago that was where the wall clock was stepped meanwhile.
+    `refused`: fingerprint of the token that D7 refused.
+    """
 
     level: float
     wall: float
     failures: int = 0
     retry_at: float | None = None
     logins: tuple[float, ...] = ()
+    boot: float | None = None
+    boot_id: str = ""
+    refused: str | None = None
 
 
 class Budget(Struct, frozen=True):
@@ -86,8 +95,13 @@ def spent(budget: Budget, now: float, uid: int | None = None) -> Budget:
 
 
 def refunded(budget: Budget, now: float) -> Budget:
-    """The bucket after a login that never reached D7."""
-    return replace(budget, level=min(budget.capacity, level(budget, now) + 1), at=now, starts=budget.starts[:-1])
+    """The bucket after the last login turned out never to have reached D7."""
+    if not budget.starts:
+        return budget
+    *starts, last = budget.starts
+    peers = budget.peers[:-1] if budget.peers and budget.peers[-1][1] == last else budget.peers
+    held = min(budget.capacity, level(budget, now) + 1)
+    return replace(budget, level=held, at=now, starts=tuple(starts), peers=peers)
 
 
 def in_last_hour(budget: Budget, now: float) -> int:
@@ -95,21 +109,41 @@ def in_last_hour(budget: Budget, now: float) -> int:
     return sum(1 for at in budget.starts if at > now - HOUR)
 
 
-def saved(budget: Budget, now: Stamp, failures: int, retry_at: float | None) -> Snapshot:
-    """The bucket and the backoff as the state file keeps them."""
+def saved(budget: Budget, now: Stamp, failures: int, retry_at: float | None, refused: str | None = None) -> Snapshot:
+    """The bucket and the backoff as the state file keeps them; `retry_at` is a boot instant."""
     wall = now.wall - now.boot
     return Snapshot(
-        level=round(level(budget, now.boot), 3),
+        level=floor(level(budget, now.boot) * 1000) / 1000,
         wall=round(now.wall, 3),
         failures=failures,
         retry_at=None if retry_at is None or retry_at <= now.boot else round(retry_at + wall, 3),
-        logins=tuple(round(at + wall, 3) for at in budget.starts[-int(CAPACITY) :]),
+        logins=tuple(round(at + wall, 3) for at in budget.starts[-KEPT:]),
+        boot=round(now.boot, 3),
+        boot_id=now.boot_id,
+        refused=refused,
     )
 
 
-def restored(snapshot: Snapshot, now: Stamp) -> Budget:
-    """The bucket from the state file. A stamp from the future counts as now; absurd levels are cut to the bucket."""
-    age = max(0.0, now.wall - snapshot.wall)
-    held = min(max(snapshot.level, 0.0), CAPACITY) + age * PER_HOUR / HOUR
-    starts = sorted(min(at, now.wall) - now.wall + now.boot for at in snapshot.logins[-int(CAPACITY) :])
-    return Budget(level=min(held, CAPACITY), at=now.boot, starts=tuple(s for s in starts if s > now.boot - HOUR))
+def age(snapshot: Snapshot, now: Stamp) -> float:
+    """Seconds since the snapshot was made. One from the future counts as made now."""
+    if snapshot.boot is not None and snapshot.boot_id and snapshot.boot_id == now.boot_id:
+        return max(0.0, now.boot - snapshot.boot)
+    return max(0.0, now.wall - snapshot.wall)
+
+
+def retry_left(snapshot: Snapshot, now: Stamp) -> float:
+    """Seconds that are left of the snapshot's backoff."""
+    if snapshot.retry_at is None:
+        return 0.0
+    return max(0.0, snapshot.retry_at - snapshot.wall - age(snapshot, now))
+
+
+def restored(snapshot: Snapshot, now: Stamp, per_hour: int | None = None) -> Budget:
+    """The bucket from the state file, for a profile that wants `per_hour`. Absurd levels are cut to the bucket."""
+    size = CAPACITY if per_hour is None else float(per_hour)
+    rate = PER_HOUR if per_hour is None else float(per_hour)
+    since = age(snapshot, now)
+    held = min(max(snapshot.level, 0.0), size) + since * rate / HOUR
+    starts = sorted(now.boot - since - max(0.0, snapshot.wall - at) for at in snapshot.logins[-KEPT:])
+    recent = tuple(start for start in starts if start > now.boot - HOUR)
+    return Budget(level=min(held, size), at=now.boot, capacity=size, per_hour=rate, starts=recent)

@@ -11,6 +11,8 @@ from msgspec import Struct
 from d7agent.core.model import Grant, Secret, Stamp, fingerprint
 
 SANE_SKEW: Final = 24 * 3600.0  # seconds; a Date header further off than a day says more about a proxy than about us
+ROUNDING: Final = 1.0  # seconds; D7's times are cut to whole ones: what seems left may be less by as much
+ROUNDING_SHARE: Final = 0.1  # of life at most, for tokens of a few seconds
 FAR: Final = 10 * 365 * 24 * 3600.0  # seconds; `exp` in the year 9999 is capped here, so that sums stay exact
 
 
@@ -76,7 +78,8 @@ def grant(
     life = left if claims.iat is None else min(claims.exp - claims.iat, FAR)
     if left <= 0 or life <= 0:
         raise ExpiredOnArrival
-    return msgspec.structs.replace(made, expires=received.boot + min(left, life), lifetime=life)
+    sure = min(left, life) - min(ROUNDING, ROUNDING_SHARE * life)
+    return msgspec.structs.replace(made, expires=received.boot + sure, lifetime=life)
 
 
 def _time_left(exp: float, wall: float, skew: float | None) -> float:
@@ -90,12 +93,22 @@ def _time_left(exp: float, wall: float, skew: float | None) -> float:
     return min(positive, default=0.0)
 
 
-def carried(received: Stamp, now: Stamp) -> Stamp:
-    """A stamp from a former agent in terms of this boot. After a reboot the wall clock is all there is.
+def not_later(received: Stamp, now: Stamp) -> Stamp:
+    """A stamp of this boot; one from the future counts as now."""
+    return received if received.boot <= now.boot else now
 
-    A stamp from the future counts as now.
+
+def recalled(received: Stamp, now: Stamp, token: Secret) -> Stamp:
+    """When a remembered token was received, in terms of this boot; one from the future counts as now.
+
+    After a reboot the wall clock is all there is. Where that says that a token with `exp` comes from the future, the
+    clock is wrong (no battery, no NTP yet) and the token may be long dead: raises ExpiredOnArrival.
     """
     if received.boot_id and received.boot_id == now.boot_id:
-        return received
-    age = max(0.0, now.wall - received.wall)
+        return not_later(received, now)
+    age = now.wall - received.wall
+    if age < 0:
+        if read_claims(token.reveal()).exp is not None:
+            raise ExpiredOnArrival
+        return now
     return Stamp(boot=now.boot - age, wall=received.wall, boot_id=now.boot_id)

@@ -85,6 +85,21 @@ class CheckPassphrase(Struct, frozen=True, tag_field="job", tag="check"):
     digest: str
 
 
+class Look(Struct, frozen=True, tag_field="job", tag="look"):
+    """See which keyring serves here and whether it is locked, for `doctor`. Answers Seen or Failed; reads no item.
+
+    `backend`: the class that the profile names, "" for the best there is.
+    """
+
+    backend: str = ""
+
+
+class Reach(Struct, frozen=True, tag_field="job", tag="reach"):
+    """Ask D7's balance endpoint without a token, for `doctor`: no login, no secret. Answers Reached or Failed."""
+
+    base_url: str
+
+
 class Granted(Struct, frozen=True, tag_field="reply", tag="granted"):
     """A token. `received` is the request's `now` plus the time that passed until D7's reply was in.
 
@@ -157,8 +172,28 @@ class Checked(Struct, frozen=True, tag_field="reply", tag="checked"):
     right: bool
 
 
-Job = Login | Recall | Prove | Keep | Forget | HashPassphrase | CheckPassphrase
-Reply = Granted | Nothing | Failed | Proved | Done | Hashed | Checked
+class Seen(Struct, frozen=True, tag_field="reply", tag="seen"):
+    """The keyring `backend` (its class) works here. `plain_files`: the package keyrings.alt is installed beside it."""
+
+    backend: str
+    locked: bool
+    plain_files: bool = False
+
+
+class Reached(Struct, frozen=True, tag_field="reply", tag="reached"):
+    """An answer came. `d7`: it was the 401 that D7 gives to a call without a token, and no proxy's page.
+
+    `skew`: the answer's Date minus this machine's clock, seconds. `proxy`: host and port of the one it went through.
+    """
+
+    status: int
+    d7: bool
+    skew: float | None = None
+    proxy: str | None = None
+
+
+Job = Login | Recall | Prove | Keep | Forget | HashPassphrase | CheckPassphrase | Look | Reach
+Reply = Granted | Nothing | Failed | Proved | Done | Hashed | Checked | Seen | Reached
 
 
 def _encode_secret(value: Any) -> str:

@@ -29,25 +29,43 @@ def refresh_due(grant: Grant, max_age: float, draw: float) -> tuple[float | None
     """The boot instant to refresh a token at, and why then. `draw` in [0, 1) is the token's jitter, drawn once."""
     if grant.ready_made:
         return None, "a ready-made token cannot be renewed"
-    sway = JITTER * (2 * draw - 1)
-    by_age = grant.received.boot + max_age * (1 + sway)
+    by_age = grant.received.boot + _swayed(max_age, draw)
     if grant.expires is None or grant.lifetime is None:
         return by_age, "max_age"
-    born = grant.expires - grant.lifetime
-    if grant.lifetime < SHORT:
-        by_life, why = born + grant.lifetime * (SHORT_REFRESH_AT + sway), "half of life"
-    else:
-        by_life = min(born + grant.lifetime * (REFRESH_AT + sway), grant.expires - FLOOR)
-        why = "three quarters of life"
+    by_life, why = _by_life(grant.lifetime, grant.expires, draw)
+    if by_life <= grant.received.boot:  # issued long ago, or an absurd `iat`: the next one may be like it
+        by_life, why = (grant.received.boot + grant.expires) / 2, "half of what was left"
     return (by_life, why) if by_life <= by_age else (by_age, "max_age")
+
+
+def _by_life(lifetime: float, expires: float, draw: float) -> tuple[float, str]:
+    sway = lifetime * JITTER * (2 * draw - 1)
+    born = expires - lifetime
+    if lifetime < SHORT:
+        return born + lifetime * SHORT_REFRESH_AT + sway, "half of life"
+    return min(born + lifetime * REFRESH_AT + sway, expires - FLOOR), "three quarters of life"
+
+
+def _swayed(seconds: float, draw: float) -> float:
+    return seconds * (1 + JITTER * (2 * draw - 1))
 
 
 def same_bytes_due(grant: Grant, max_age: float, now: float, draw: float) -> tuple[float, str]:
     """When to try again after a login gave the token we have: half of what is left, at least a minute later."""
+    by_age = now + _swayed(max_age, draw)
     if grant.expires is None:
-        return now + max_age * (1 + JITTER * (2 * draw - 1)), "max_age"
-    later = now + max(SAME_BYTES_PAUSE, (grant.expires - now) / 2)
-    return min(later, grant.expires), "D7 gave the same token again"
+        return by_age, "max_age"
+    later = min(now + max(SAME_BYTES_PAUSE, (grant.expires - now) / 2), grant.expires)
+    return (later, "D7 gave the same token again") if later <= by_age else (by_age, "max_age")
+
+
+def interval(grant: Grant, max_age: float) -> float | None:
+    """Seconds between two logins that tokens of this kind need; None if they need none."""
+    if grant.ready_made:
+        return None
+    if grant.lifetime is None:
+        return max_age
+    return min(grant.lifetime * (SHORT_REFRESH_AT if grant.lifetime < SHORT else REFRESH_AT), max_age)
 
 
 def backoff(failures: int, draw: float, retry_after: float | None, pause: float) -> float:

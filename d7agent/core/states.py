@@ -9,7 +9,8 @@ from d7agent.core.config import DEFAULT_MAX_AGE
 from d7agent.core.jobs import Done, Failed, Granted, Nothing, Proved
 from d7agent.core.model import Grant, Reason, Stamp
 
-Phase = Literal["idle", "recall", "login", "proof", "store"]
+# What is under way: nothing; a look for a remembered token; a login; a proof; a change of the credential. Or the lock.
+Phase = Literal["idle", "recall", "login", "proof", "store", "locked"]
 HookEvent = Literal["rejected", "refreshed", "recovered"]
 
 
@@ -30,13 +31,6 @@ class Failure(Struct, frozen=True):
     at: float = 0.0
 
 
-class Suspect(Struct, frozen=True):
-    """The token in hand was refused somewhere. `login_first`: a login has to be tried before the proof."""
-
-    fingerprint: str
-    login_first: bool = True
-
-
 class Verdict(Struct, frozen=True):
     """What the last proof said of a token, at boot instant `at`: it works, it is refused, or nobody knows (None)."""
 
@@ -46,48 +40,58 @@ class Verdict(Struct, frozen=True):
 
 
 class State(Struct, frozen=True):
-    """All that is known of one profile's token. Instants are boot seconds; `profile` is for messages only.
-
-    `recalled`: the store has been asked for a remembered token. `due`: when the token in hand is to be refreshed (or a
-    first one fetched); `retry_at`: not before this, after a failure. `refusal`: D7 refused the credential for good. `finished` counts attempts that ended, `login_at` is when
-    the last good login came in.
-    """
+    """All that is known of one profile's token. Instants are boot seconds; `profile` is for messages only."""
 
     profile: str
     policy: Policy = Policy()
-    generation: int = 0
+    generation: int = 0  # of the credential and of what is under way: older results are thrown away
     phase: Phase = "idle"
-    started: float = 0.0
-    grant: Grant | None = None
-    serial: int = 0
-    due: float | None = None
+    started: float = 0.0  # when the phase began
+    ended_at: float = 0.0  # when the last attempt ended, however it did
+    attempts: int = 0  # logins begun
+
+    grant: Grant | None = None  # the token in force
+    serial: int = 0  # counts tokens
+    draw: float = 0.5  # the token's jitter, drawn once
+    due: float | None = None  # when it is to be refreshed, or a first one fetched; None: not by ourselves
     due_why: str = ""
-    retry_at: float = 0.0
-    failures: int = 0
-    unauthorized: int = 0
-    failure: Failure | None = None
-    refusal: Failure | None = None
-    missing: bool = False
-    expired: bool = False
-    locked: bool = False
-    recalled: bool = False
-    remembered: bool = False
-    unchanged: bool = False
-    login_at: float | None = None
-    login_wall: float | None = None
-    ended_at: float = 0.0
-    attempts: int = 0
-    finished: int = 0
-    suspect: Suspect | None = None
+    unchanged: bool = False  # the last login gave the same bytes
+    remembered: bool = False  # the store holds the token as well
+    expired: bool = False  # the last token ran out
+    login_at: float | None = None  # when the last good login came in
+    login_wall: float | None = None  # the same in unix seconds, for people
+
+    failure: Failure | None = None  # what went wrong last
+    failures: int = 0  # in a row, of D7 or of the store
+    unauthorized: int = 0  # logins answered 401 in a row
+    retry_at: float = 0.0  # not before this, after a failure
+    outage: Reason | None = None  # the latest trouble since the store or D7 last gave a token
+    refusal: Failure | None = None  # D7 refused the credential or the token for good
+    missing: bool = False  # the store works and holds no credential
+    recalled: bool = False  # the store has been asked for a remembered token
+    edited: bool = False  # the credential changed since the last login: a remembered token is a stopgap
+
+    suspect: str | None = None  # fingerprint of the token in force, if someone says that D7 refuses it
+    candidate: Grant | None = None  # a token that D7 has refused before: proved before it is served
     verdict: Verdict | None = None
-    misreports: int = 0
+    misreports: int = 0  # reports of a token that D7 accepts
+
     budget: Budget = Budget()
+
+    @property
+    def locked(self) -> bool:
+        """Whether the agent is locked."""
+        return self.phase == "locked"
 
 
 class Started(Struct, frozen=True):
-    """The profile came to be; `snapshot` is what the state file remembers of it."""
+    """The profile came to be; `snapshot` is what the state file remembers of it.
+
+    `recall` false: nothing is begun, because a credential is about to be stored.
+    """
 
     snapshot: Snapshot | None = None
+    recall: bool = True
 
 
 class Configured(Struct, frozen=True):
@@ -98,14 +102,18 @@ class Configured(Struct, frozen=True):
 
 
 class Ticked(Struct, frozen=True):
-    """Time passed: the instant that `due` named may have come."""
+    """Time passed: the instant that `wake_at` named may have come."""
 
 
 class Wanted(Struct, frozen=True):
-    """A caller waits for a token. `uid`: a peer that may only ask. `fresh`: the token in hand will not do."""
+    """A caller waits for a token. `uid`: a peer that may only ask. `fresh`: the token in hand will not do.
+
+    `min_validity`: the seconds it has to be good for, None: the default leeway.
+    """
 
     uid: int | None = None
     fresh: bool = False
+    min_validity: float | None = None
 
 
 class Refused(Struct, frozen=True):
@@ -207,7 +215,7 @@ class Login(Struct, frozen=True):
 
 
 class Prove(Struct, frozen=True):
-    """Start a proof of the token in hand."""
+    """Ask D7 whether this token works."""
 
     generation: int
     grant: Grant

@@ -11,8 +11,10 @@ from d7agent.core.jobs import (
     Job,
     Keep,
     Login,
+    Look,
     Nothing,
     Prove,
+    Reach,
     Recall,
     Reply,
 )
@@ -46,6 +48,10 @@ def _steps(job: Job, raw: bytes, started: float, limits: Limits) -> Reply:
             return _keep(job, raw, started, limits)
         case Forget():
             return _forget(job, limits)
+        case Look() | Reach():
+            from d7agent.helper.diagnose import diagnosed
+
+            return diagnosed(job, limits)
         case _:
             return _passphrase(job, raw)
 

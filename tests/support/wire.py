@@ -108,7 +108,7 @@ class Client:
         return rest
 
     async def close(self) -> None:
-        self.writer.close()
+        self.writer.transport.abort()
         try:
             await self.writer.wait_closed()
         except OSError:

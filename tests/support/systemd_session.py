@@ -1,0 +1,201 @@
+"""A real systemd for tests, in namespaces of its own: nothing of it is on the machine, and it ends with the test.
+
+`with UserManager() as systemd: systemd.run("systemctl", "--user", "status", user=OWNER)`. The installed d7agent is a virtual
+environment at /srv/d7agent there, which every user can read, wherever it really is.
+"""
+
+import contextlib
+import itertools
+import os
+import select
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Self
+
+import pytest
+
+OWNER: Final = "d7owner"
+OTHER: Final = "d7other"
+USERS: Final = {OWNER: 61711, OTHER: 61712}
+PREFIX: Final = "/srv/d7agent"
+COMMAND: Final = f"{PREFIX}/bin/d7agent"
+PATH: Final = f"{PREFIX}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+NEEDED: Final = {
+    "/lib/systemd/systemd": "systemd",
+    "/usr/bin/nsenter": "util-linux",
+    "/usr/bin/dbus-daemon": "dbus",
+    "/usr/lib/systemd/user/dbus.socket": "dbus-user-session",
+}
+BOOT_LIMIT: Final = 60.0  # seconds; it takes a quarter of one on an idle machine
+LIMIT: Final = 50.0  # seconds for one command
+NAMESPACES: Final = ("--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "--cgroup")
+ENTER: Final = 'echo $$ >"$0/cgroup.procs" && exec setpriv --pdeathsig KILL unshare "$@"'
+
+_numbers = itertools.count()
+
+
+class Systemd:
+    """One manager: booted by `with`, gone afterwards. `script` is in this folder and is told the stage and the owner."""
+
+    script: str
+
+    def __init__(self) -> None:
+        _need_parts()
+        self.stage = Path(tempfile.mkdtemp(prefix="d7s-"))
+        self.stage.chmod(0o755)
+        self._cgroup = _cgroup_root() / f"d7agent-test-{os.getpid()}-{next(_numbers)}"
+        self._process: subprocess.Popen[str] | None = None
+        self._init = 0
+
+    def __enter__(self) -> Self:
+        try:
+            _fill(self.stage)
+            self._cgroup.mkdir()
+            self._boot()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _boot(self) -> None:
+        script = Path(__file__).with_name(self.script)
+        with (self.stage / "boot.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                ["sh", "-c", ENTER, str(self._cgroup), *NAMESPACES, str(script), str(self.stage), OWNER],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+            )  # fmt: skip
+        assert self._process.stdout
+        ready = select.select([self._process.stdout], [], [], BOOT_LIMIT)[0]
+        said = self._process.stdout.readline() if ready else "nothing in time"
+        if not said.startswith("ready"):
+            raise AssertionError(f"systemd did not boot: {said!r}\n{(self.stage / 'boot.log').read_text()}")
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        self._init = int(children[0])
+
+    def close(self) -> None:
+        """End everything, and leave nothing."""
+        process, self._process = self._process, None
+        if process is not None:
+            assert process.stdin
+            assert process.stdout
+            process.kill()  # the kernel ends process 1 of the namespace with it, and with that one all others
+            process.wait()
+            process.stdin.close()
+            process.stdout.close()
+        folders = [folder for folder, _, _ in os.walk(self._cgroup, topdown=False)]
+        for folder in folders:
+            with contextlib.suppress(FileNotFoundError):
+                os.rmdir(folder)
+        shutil.rmtree(self.stage, ignore_errors=True)
+
+    def argv(self, *argv: str, user: str = "root", env: Mapping[str, str] | None = None) -> list[str]:
+        """The command line that runs `argv` in there as this user."""
+        enter = ["nsenter", f"--target={self._init}", "--mount", "--pid", "--cgroup", "--root", "--wd=/"]
+        become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--reset-env"]
+        given = {"PATH": PATH, **self.environment(user), **(env or {})}
+        return [*enter, *become, "env", *(f"{name}={value}" for name, value in given.items()), *argv]
+
+    def environment(self, user: str) -> dict[str, str]:
+        """What a session of this user has in its environment."""
+        return {"XDG_RUNTIME_DIR": f"/run/user/{USERS[user]}"} if user in USERS else {}
+
+    def run(
+        self, *argv: str, user: str = "root", text: str = "", check: bool = False, env: Mapping[str, str] | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command in there to its end; `text` is its stdin."""
+        done = subprocess.run(
+            self.argv(*argv, user=user, env=env),
+            input=text, capture_output=True, text=True, check=False, timeout=LIMIT, cwd="/",
+        )  # fmt: skip
+        if check and done.returncode:
+            raise AssertionError(f"{argv}: {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.journal()}")
+        return done
+
+    def out(self, *argv: str, user: str = "root", text: str = "", env: Mapping[str, str] | None = None) -> str:
+        """The stdout of a command that works, without its line end."""
+        return self.run(*argv, user=user, text=text, env=env, check=True).stdout.rstrip("\n")
+
+    def write(self, path: str, text: str, user: str = "root", mode: str = "644") -> None:
+        """Put a file there, its folder made."""
+        folder, _, _ = path.rpartition("/")
+        self.out("mkdir", "-p", folder, user=user)
+        self.out("install", "-m", mode, "/dev/stdin", path, user=user, text=text)
+
+    def journal(self) -> str:
+        """All that was logged, in words."""
+        argv = self.argv("journalctl", "--no-pager", "--output=short-monotonic", "--all")
+        return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=LIMIT).stdout
+
+    def raw_journal(self) -> str:
+        """All fields of all that was logged: what no secret may be in."""
+        self.out("journalctl", "--sync")
+        return self.out("journalctl", "--no-pager", "--output=json", "--all")
+
+
+class UserManager(Systemd):
+    """The `systemd --user` of OWNER, and nothing below it."""
+
+    script = "userns-systemd"
+
+    def environment(self, user: str) -> dict[str, str]:
+        """The session bus, too."""
+        found = super().environment(user)
+        return found | {"DBUS_SESSION_BUS_ADDRESS": f"unix:path={found['XDG_RUNTIME_DIR']}/bus"} if found else found
+
+
+def _need_parts() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("NOT TESTED: a real systemd; run the tests as root for that")
+    missing = [package for path, package in NEEDED.items() if not os.path.exists(path)]
+    if missing:
+        pytest.skip(f"NOT TESTED: a real systemd; install {' '.join(missing)}")
+
+
+def _cgroup_root() -> Path:
+    root = Path("/sys/fs/cgroup/unified")
+    root = root if root.is_dir() else root.parent
+    if not (root / "cgroup.procs").exists():
+        pytest.skip(f"NOT TESTED: a real systemd; there is no cgroup2 at {root}")
+    return root
+
+
+def _fill(stage: Path) -> None:
+    """Users, the installed d7agent, and the list of what is to be mounted."""
+    users = "".join(f"{name}:x:{uid}:{uid}::/home/{name}:/bin/sh\n" for name, uid in USERS.items())
+    groups = "".join(f"{name}:x:{uid}:\n" for name, uid in USERS.items())
+    (stage / "passwd").write_text(Path("/etc/passwd").read_text() + users)
+    (stage / "group").write_text(Path("/etc/group").read_text() + groups)
+    binds = _environment(stage / "srv" / "d7agent")
+    (stage / "binds").write_text("".join(f"{source}\t{target}\n" for source, target in binds))
+    for path in [stage / "srv", *(stage / "srv").rglob("*")]:
+        if path.is_dir():
+            path.chmod(0o755)
+
+
+def _environment(folder: Path) -> list[tuple[str, str]]:
+    """The virtual environment we run in, as it is to be at PREFIX: which folders to mount there."""
+    packages = sysconfig.get_path("purelib")
+    inside = Path(packages).relative_to(sys.prefix)
+    (folder / inside).mkdir(parents=True)
+    (folder / "bin").mkdir()
+    binds = [(packages, f"{PREFIX}/{inside}")]
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    base = sys.base_prefix
+    if base != "/usr":  # it may be in somebody's home
+        (folder.parent / "python").mkdir()
+        binds.append((base, "/srv/python"))
+        base = "/srv/python"
+    (folder / "bin" / "python").symlink_to(f"{base}/bin/python{version}")
+    (folder / "pyvenv.cfg").write_text(f"home = {base}/bin\ninclude-system-site-packages = false\nversion = {version}\n")
+    launcher = Path(sys.executable).with_name("d7agent").read_text().splitlines(keepends=True)
+    (folder / "bin" / "d7agent").write_text(f"#!{PREFIX}/bin/python\n" + "".join(launcher[1:]))
+    (folder / "bin" / "d7agent").chmod(0o755)
+    return binds
