@@ -1,6 +1,8 @@
+import itertools
 import os
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from d7agent.core.model import Secret
 from d7agent.helper.directory import DirectoryStore, expanded, is_mount
 from d7agent.helper.faults import StoreUnreachable
 from d7agent.helper.private_files import replace, secret_text
-from d7agent.helper.stores import Application, ReadyMade
+from d7agent.helper.stores import Application, Credential, ReadyMade
 from tests.support.helper import NOW, USUAL, environment, folder, target
 
 APPLICATION = Application("id-1", Secret("secret-1"))
@@ -23,15 +25,26 @@ def directory(path: Path, client_id: str | None = None) -> DirectoryStore:
     return DirectoryStore(str(path), target("directory", client_id=client_id), {})
 
 
-def test_files_we_write_are_private(tmp_path: Path) -> None:
-    """0600 in a folder of 0700, whatever the umask; nothing else is left beside them."""
+@pytest.mark.parametrize("umask", [0o000, 0o277])
+def test_files_we_write_are_private(tmp_path: Path, umask: int) -> None:
+    """0600, whatever the umask; nothing else is left beside them."""
+    path = folder(tmp_path / "c")
+    before = os.umask(umask)
+    try:
+        directory(path).write(APPLICATION)
+    finally:
+        os.umask(before)
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.iterdir()}
+    assert modes == {"client_id": 0o600, "client_secret": 0o600, ".d7agent": 0o600}
+
+
+def test_a_folder_we_make_is_private(tmp_path: Path) -> None:
+    """0700, whatever the umask."""
     before = os.umask(0)
     try:
         directory(tmp_path / "a/b").write(APPLICATION)
     finally:
         os.umask(before)
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "a/b").iterdir()}
-    assert modes == {"client_id": 0o600, "client_secret": 0o600, ".d7agent": 0o600}
     assert stat.S_IMODE((tmp_path / "a/b").stat().st_mode) == 0o700
 
 
@@ -102,6 +115,55 @@ def test_a_write_that_was_killed_counts_as_done(tmp_path: Path) -> None:
     assert not (tmp_path / "c/.d7agent.next").exists()
     assert store.delete() == ()
     assert list((tmp_path / "c").iterdir()) == []
+
+
+def test_a_write_after_one_that_was_killed(tmp_path: Path) -> None:
+    """The files of the killed write are known as ours, and make way for a credential of the other kind."""
+    store = directory(tmp_path / "c")
+    store.write(APPLICATION)
+    replace({tmp_path / "c/client_id": "id-2\n"})
+    replace({tmp_path / "c/.d7agent.next": '{"client_id":"id-2","client_secret":"s-2"}'})
+    store.write(READY)
+    assert {path.name for path in (tmp_path / "c").iterdir()} == {"access_token", ".d7agent"}
+
+
+def killed_at(step: int, store: DirectoryStore, credential: Credential) -> bool:
+    """Write in a child process that ends at the step-th change of a file, cleaning up nothing; False: it did not."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0
+    steps = itertools.count(1)
+
+    def hook(event: str, _: object) -> None:
+        if event in ("open", "os.rename", "os.remove") and next(steps) == step:
+            os._exit(9)
+
+    sys.addaudithook(hook)
+    store.write(credential)
+    os._exit(0)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # pytest-xdist's own thread
+@pytest.mark.parametrize("new", [OTHER, READY])
+def test_killed_at_any_step(tmp_path: Path, new: Credential) -> None:
+    """The credential is the former or the new one, never a mix, and nothing stays behind in the end."""
+    found = []
+    for step in itertools.count(1):
+        store = directory(tmp_path / str(step))
+        store.write(APPLICATION)
+        killed = killed_at(step, store, new)
+        found.append(store.read())
+        store.write(APPLICATION)
+        assert store.delete() == ()
+        assert list((tmp_path / str(step)).iterdir()) == []
+        if not killed:
+            break
+    assert len(found) > 10
+    assert found == sorted(
+        found, key=lambda credential: credential == new
+    )  # first the old one, from some step on the new
+    assert all(credential in (APPLICATION, new) for credential in found)
+    assert (found[0], found[-1]) == (APPLICATION, new)
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"client_id": 1}', '{"other": "x"}'])

@@ -178,6 +178,7 @@ def test_an_item_deleted_by_hand(session: KeyringSession) -> None:
         "keyring.backends.SecretService.Nothing",
         "nowhere.Keyring",
         "os.path.join",
+        "collections.OrderedDict",
         "x",
     ],
 )
@@ -194,6 +195,7 @@ def test_a_plugin_that_prints_or_raises(session: KeyringSession, tmp_path: Path)
         "    priority = 1\n"
         "    def get_password(self, service, user):\n"
         "        print('hello from the plugin')\n"
+        "        import os; os.write(1, b'and from below')\n"
         "        raise ValueError('tr0ub4dor')\n"
         "    def set_password(self, service, user, password):\n"
         "        raise ValueError(password)\n"
@@ -202,6 +204,7 @@ def test_a_plugin_that_prints_or_raises(session: KeyringSession, tmp_path: Path)
     done = finish_job(Recall(target("keyring:chatty.Keyring"), NOW), env=env)
     assert "ValueError" in failed(done.reply, "store_unreachable").message
     assert "hello from the plugin" in done.stderr
+    assert "and from below" in done.stderr
     kept = finish_job(Keep(target("keyring:chatty.Keyring"), NOW, verify=False), PAIR, env)
     failed(kept.reply, "store_unreachable")
     for seen in (done, kept):

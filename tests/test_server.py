@@ -861,5 +861,3 @@ def test_a_server_without_a_call_closes(loop: str) -> None:
         await Server(FakeHandler()).close(10.0)
 
     run(loop, main())
-
-

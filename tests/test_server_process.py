@@ -132,8 +132,6 @@ def broken_off(path: str) -> None:
     with connect(path) as sock:
         sock.sendall(CALL[:-3] + b",\0")
         assert sock.recv(1) == b""
-    with connect(path) as sock:
-        ask(sock, b'{"method":"io.d7agent.GetStatus"}\0')
 
 
 @pytest.mark.parametrize("way", [at_once, in_pieces, pipelined, broken_off], ids=lambda way: way.__name__)
@@ -142,6 +140,8 @@ def test_no_secret_stays_in_memory(loop: str, way: Callable[[str], None]) -> Non
     with serving(loop) as (pid, path):
         for _ in range(5):
             way(path)
+        with connect(path) as sock:  # an answer to somebody else: the server has finished its turn with us
+            ask(sock, b'{"method":"org.varlink.service.GetInfo"}\0')
         assert hits(pid, SECRET[:24]) + hits(pid, SECRET[-24:]) == 0
 
 

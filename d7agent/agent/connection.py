@@ -49,6 +49,7 @@ class Connection(asyncio.BufferedProtocol):
     _refusal: bytes | None = None  # the error frame for a peer that may not ask
     _checked = False  # whether that is up to date
     _ready = False  # nothing in hand, nothing waiting, admitted: the quick way is open
+    has_asked = False  # whether any byte has come
     _turning = False
     _reading = True
     _closing = False
@@ -85,6 +86,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes have come. A request that the handler recognises as a whole is answered without being decoded."""
+        self.has_asked = True
         if self._ready and nbytes <= QUICK_MAX:
             request = self._inbox.peek(QUICK, nbytes)
             frame = request and self._host.handler.quick(self.peer, request)
@@ -132,6 +134,11 @@ class Connection(asyncio.BufferedProtocol):
             call.gone()
 
     # What the server and the calls use.
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether a call is open that has one answer."""
+        return self._call is not None and not self._call.more
 
     def answer(self, call: Call, frame: bytes, *, last: bool) -> None:
         """Send one frame of the open call; `last` closes the call."""

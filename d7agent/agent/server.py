@@ -18,6 +18,8 @@ from d7agent.wire.service import Service
 __all__ = ["Call", "Handler", "Limits", "Peer", "Server", "fit", "raise_nofile"]
 
 LOG_EVERY: Final = 60.0  # seconds between two log lines about a full house
+LAST_CALL: Final = 0.5  # seconds at the end for those who have connected and are about to ask
+LOOK: Final = 0.01  # seconds between two looks whether they have
 
 log = logging.getLogger("d7agent.agent.server")
 
@@ -68,11 +70,16 @@ class Server:
     async def close(self, grace: float) -> None:
         """Stop accepting, send what is waiting to be sent for at most `grace` seconds, close every connection.
 
-        Open calls end unanswered: whoever wants them answered does so before.
+        Who was accepted before is answered first, if that takes no longer than `grace`; streams just end. On a socket of
+        systemd's, who comes later waits there for the next agent.
         """
-        self._closing = True
         for listener in self._listeners:
             listener.close()
+        await asyncio.sleep(0)  # those accepted in this turn of the loop come in only now
+        began = self.clock.now().boot
+        while (waited := self.clock.now().boot - began) < grace and self._owes(waited < LAST_CALL):
+            await asyncio.sleep(LOOK)
+        self._closing = True
         for connection in self.roster:
             connection.close()
         await self._emptied(grace)
@@ -81,6 +88,10 @@ class Server:
         await self._emptied(1.0)
         if self._sweeper is not None:
             self._sweeper.cancel()
+
+    def _owes(self, newcomers: bool) -> bool:
+        """Whether somebody waits for an answer; `newcomers`: or is about to ask."""
+        return any(c.awaits_answer or (newcomers and not c.has_asked) for c in self.roster)
 
     async def _emptied(self, seconds: float) -> None:
         if not self.roster.count:

@@ -93,21 +93,21 @@ def _one(name: str, text: str, value: object, unit: str = "") -> Family:
 
 def _of_callers(agent: Status) -> list[Family]:
     """Counters by who asked, since the agent started."""
-    callers = [({k: c.get(k) or "" for k in ("uid", "unit", "exe")}, c) for c in agent.get("callers", [])]
+    callers = agent.get("callers", [])
     texts = {"grants": "Tokens handed out.", "rejects": "Tokens reported as refused.", "denied": "Calls refused."}
     return [
-        Family(name, text, [(_uid(labels, caller), caller.get(name) or 0) for labels, caller in callers], "counter")
+        Family(name, text, [(_who(caller), caller.get(name) or 0) for caller in callers], "counter")
         for name, text in texts.items()
     ]
 
 
-def _uid(labels: Labels, caller: Status) -> Labels:
-    return {**labels, "uid": caller.get("uid", "")}  # 0 is a uid, too
+def _who(caller: Status) -> Labels:
+    return {"uid": caller.get("uid", ""), "unit": caller.get("unit") or "", "exe": caller.get("exe") or ""}
 
 
 def _of_profiles(profiles: list[Status]) -> list[Family]:
     states = [({**_label(p), "state": s}, float(p.get("state") == s)) for p in profiles for s in get_args(State)]
-    sinks = [({**_label(p), "path": s.get("path")}, float(bool(s.get("ok")))) for p in profiles for s in p["sinks"]]
+    sinks = [({**_label(p), "path": s.get("path")}, float(bool(s.get("ok")))) for p in profiles for s in p.get("sinks", [])]
     errors = [({**_label(p), "reason": e["reason"]}, e["at"]) for p in profiles if (e := p.get("last_error"))]
     return [
         Family("profile_state", "1 for the state the profile is in, 0 for the others.", states),

@@ -11,8 +11,8 @@ PROTOCOL: Final = 1  # AgentStatus.protocol; raised when a client of the former 
 MAX_REQUEST: Final = 64 * 1024  # bytes of one request; the largest honest one is StoreCredential with a 16 KiB token
 
 Seconds = Annotated[int, Meta(ge=0, le=366 * 24 * 3600)]
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}\Z")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class Envelope(Struct, frozen=True):

@@ -9,6 +9,7 @@ import itertools
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -77,8 +78,7 @@ class Systemd:
         said = self._process.stdout.readline() if ready else "nothing in time"
         if not said.startswith("ready"):
             raise AssertionError(f"systemd did not boot: {said!r}\n{(self.stage / 'boot.log').read_text()}")
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        self._init = int(children[0])
+        (self._init,) = _children(self._process)
 
     def close(self) -> None:
         """End everything, and leave nothing."""
@@ -86,8 +86,9 @@ class Systemd:
         if process is not None:
             assert process.stdin
             assert process.stdout
-            process.kill()  # the kernel ends process 1 of the namespace with it, and with that one all others
-            process.wait()
+            for pid in _children(process) or [process.pid]:  # process 1 in there: the kernel ends all others with it
+                os.kill(pid, signal.SIGKILL)
+            process.wait(BOOT_LIMIT)
             process.stdin.close()
             process.stdout.close()
         folders = [folder for folder, _, _ in os.walk(self._cgroup, topdown=False)]
@@ -125,9 +126,8 @@ class Systemd:
 
     def write(self, path: str, text: str, user: str = "root", mode: str = "644") -> None:
         """Put a file there, its folder made."""
-        folder, _, _ = path.rpartition("/")
-        self.out("mkdir", "-p", folder, user=user)
-        self.out("install", "-m", mode, "/dev/stdin", path, user=user, text=text)
+        script = 'mkdir -p "${1%/*}" && cat >"$1" && chmod "$2" "$1"'
+        self.out("sh", "-c", script, "sh", path, mode, user=user, text=text)
 
     def journal(self) -> str:
         """All that was logged, in words."""
@@ -149,6 +149,13 @@ class UserManager(Systemd):
         """The session bus, too."""
         found = super().environment(user)
         return found | {"DBUS_SESSION_BUS_ADDRESS": f"unix:path={found['XDG_RUNTIME_DIR']}/bus"} if found else found
+
+
+def _children(process: "subprocess.Popen[str]") -> list[int]:
+    try:
+        return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 def _need_parts() -> None:
