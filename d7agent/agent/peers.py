@@ -11,7 +11,7 @@ import socket
 import struct
 from _socket import socket as plain_socket
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, overload
 
 from msgspec import Struct
 
@@ -28,8 +28,11 @@ class Socket(Protocol):
     def fileno(self) -> int:
         """The descriptor, -1 once closed."""
 
-    def getsockopt(self, level: int, optname: int, buflen: int = 0, /) -> int | bytes:
-        """As socket.getsockopt."""
+    @overload
+    def getsockopt(self, level: int, optname: int, /) -> int: ...
+
+    @overload
+    def getsockopt(self, level: int, optname: int, buflen: int, /) -> bytes: ...
 
 
 class Process(Struct, frozen=True):
@@ -97,11 +100,9 @@ class Peer:
         if self._sock is None:
             raise OSError(errno.EBADF, "the connection is gone")
         try:
-            value = self._sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
+            return self._sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
         except ValueError as error:  # uvloop's, of a socket that is closed
             raise OSError(errno.EBADF, "the connection is gone") from error
-        assert isinstance(value, int)  # noqa: S101  without a buffer length getsockopt gives a number
-        return value
 
     def _supplementary(self) -> tuple[int, ...]:
         if self._sock is None:
@@ -110,7 +111,7 @@ class Peer:
             raw = self._sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * MOST_GROUPS)
         except (OSError, ValueError):
             return ()
-        return tuple(memoryview(raw).cast("I")) if isinstance(raw, bytes) else ()
+        return tuple(memoryview(raw).cast("I"))
 
     def _look(self) -> Process:
         if self.pid <= 0:  # of another pid namespace, invisible from here

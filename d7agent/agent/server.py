@@ -70,14 +70,14 @@ class Server:
     async def close(self, grace: float) -> None:
         """Stop accepting, send what is waiting to be sent for at most `grace` seconds, close every connection.
 
-        Who was accepted before is answered first, if that takes no longer than `grace`; streams just end. On a socket of
-        systemd's, who comes later waits there for the next agent.
+        Who was accepted before is answered first, if that takes no longer than `grace`; streams just end. On a socket
+        of systemd's, who comes later waits there for the next agent.
         """
         for listener in self._listeners:
             listener.close()
         await asyncio.sleep(0)  # those accepted in this turn of the loop come in only now
         began = self.clock.now().boot
-        while (waited := self.clock.now().boot - began) < grace and self._owes(waited < LAST_CALL):
+        while (waited := self.clock.now().boot - began) < grace and self._owes(waited < LAST_CALL):  # noqa: ASYNC110
             await asyncio.sleep(LOOK)
         self._closing = True
         for connection in self.roster:

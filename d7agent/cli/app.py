@@ -2,13 +2,16 @@
 
 import os
 import sys
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
 from d7agent import __version__
 from d7agent.cli import output, pending
 from d7agent.client.blocking import AgentError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 # name -> module in d7agent.cli, attribute, and the line in `d7agent --help` (so that help imports none of them).
 COMMANDS: Final = {
@@ -64,6 +67,16 @@ class Commands(click.Group):
         """The command list of the help, from the table alone."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem[str]]":
+        """The commands that begin so, from the table alone, and the options."""
+        from click.shell_completion import CompletionItem
+
+        rows = ((name, line) for name, (_, _, line) in COMMANDS.items() if name.startswith(incomplete))
+        return [
+            *(CompletionItem(name, help=line) for name, line in rows),
+            *click.Command.shell_complete(self, ctx, incomplete),
+        ]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click's, but a bare `d7agent` is told what comes first."""
@@ -122,9 +135,9 @@ def run(args: list[str]) -> int:
 def _run(args: list[str]) -> int:
     """As click's own main, without its blank line at Ctrl-C."""
     if instruction := os.environ.get("_D7AGENT_COMPLETE"):
-        from click.shell_completion import shell_complete
+        from d7agent.cli.completing import respond
 
-        return shell_complete(cli, {}, "d7agent", "_D7AGENT_COMPLETE", instruction)
+        return respond(cli, instruction)
     status = 0
     try:
         with cli.make_context("d7agent", args) as ctx:

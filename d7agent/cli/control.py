@@ -24,6 +24,9 @@ def run(ctx: click.Context, socket: str | None, system: bool, idle_exit: float |
 
     This is what systemd starts; the sockets that it passes are adopted.
     """
+    from d7agent.agent.lean import keep_openssl_out
+
+    keep_openssl_out()
     from d7agent.agent import daemon
 
     level = "debug" if verbose else "info"

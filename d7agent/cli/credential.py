@@ -1,9 +1,15 @@
 """Where `login` takes a credential from: a terminal, stdin, the environment; never the command line."""
 
 import os
+from typing import TYPE_CHECKING, Final
+
+import click
 
 from d7agent.cli import prompts
 from d7agent.cli.output import Failure
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 def obtain(ready_made: bool, piped: bool, from_env: bool, store: str) -> dict[str, str]:
@@ -56,3 +62,20 @@ def takes_secrets(store: str) -> bool:
     while folder != "/" and not os.path.lexists(folder):
         folder = os.path.dirname(folder)
     return os.access(folder, os.W_OK)
+
+
+STORES: Final = {
+    "keyring": "the desktop's keyring",
+    "directory:": "files in a folder: client_id and client_secret, or access_token",
+    "command:": "a program that prints the credential",
+    "environment": "D7_CLIENT_ID and D7_CLIENT_SECRET, or D7_API_TOKEN, of the agent",
+}
+
+
+def complete_store(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
+    """The kinds of store that begin so; behind `directory:` the folders."""
+    from click.shell_completion import CompletionItem
+
+    if incomplete.startswith("directory:"):
+        return [CompletionItem("directory:", type="folder")]
+    return [CompletionItem(kind, help=text) for kind, text in STORES.items() if kind.startswith(incomplete)]

@@ -46,7 +46,8 @@ def env(form: str | None, names: tuple[str, ...], **asked: Any) -> None:
 @click.option("--fd", type=click.IntRange(0, 1023), metavar="N",
               help="Hand the token over on this file descriptor; in the environment only with --env.")  # fmt: skip
 @options.token_options
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARG]...")
+@click.argument(options.COMMAND, nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARG]...",
+                shell_complete=options.complete_command)  # fmt: skip
 def exec_(names: tuple[str, ...], fd: int | None, command: tuple[str, ...], **asked: Any) -> NoReturn:
     r"""Run a command with the token in its environment.
 

@@ -1,18 +1,24 @@
 """The options that commands share, and the command class that repeats no stray argument."""
 
+import os
 import re
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from d7agent.cli.output import Failure
 from d7agent.core.durations import parse_duration
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_WAIT: Final = 20  # seconds; Nagios kills a check after 30
 LONGEST: Final = 366 * 24 * 3600  # seconds; what the wire allows
+COMPLETE_LIMIT: Final = 0.5  # seconds that the TAB key waits for the agent
+COMMAND: Final = "command"  # the parameter of `exec` and `start` that holds another command's words
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -48,6 +54,10 @@ class Command(click.Command):
             raise Failure(f"{len(rest)} argument{'s' * (len(rest) > 1)} too many", hint, 2)
         return rest
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem[str]]":
+        """As click's; but where another command's words have begun, an option is that one's."""
+        return words_before(ctx) if ctx.params.get(COMMAND) else super().shell_complete(ctx, incomplete)
+
 
 def check_profile(ctx: click.Context, _: click.Parameter, value: str | None) -> str | None:
     """Let only profile names through, and repeat nothing else: it may be a secret in the wrong place."""
@@ -64,12 +74,25 @@ def complete_profile(ctx: click.Context, _: click.Parameter, incomplete: str) ->
     """The agent's profiles that begin so; none when it does not answer."""
     from d7agent.client.blocking import Agent, AgentError
 
+    socket = ctx.params.get("socket")
     try:
-        with Agent(ctx.params.get("socket"), timeout=1) as agent:
+        with Agent(socket and os.path.expanduser(socket), timeout=COMPLETE_LIMIT) as agent:
             profiles = agent.status()["profiles"]
     except AgentError:
         return []
     return [name for name in (str(p.get("profile", "")) for p in profiles) if name.startswith(incomplete)]
+
+
+def complete_command(ctx: click.Context, _: click.Parameter, __: str) -> "list[CompletionItem[str]]":
+    """The words of another command: the shell knows how to complete those."""
+    return words_before(ctx)
+
+
+def words_before(ctx: click.Context) -> "list[CompletionItem[str]]":
+    """Tells the shell how many of another command's words stand before the one to complete."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(str(len(ctx.params.get(COMMAND) or ())), type="command")]
 
 
 def profile_option(function: F) -> F:

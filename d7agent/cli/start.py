@@ -19,7 +19,8 @@ END_LIMIT: Final = 20.0  # seconds for the agent to leave after its command
 @click.command(cls=options.Command, context_settings={"allow_interspersed_args": False})
 @click.option("--shell", type=click.Choice(quoting.SHELLS), help="Whose syntax to print, if not that of $SHELL.")
 @click.option("--socket", metavar="PATH", type=click.Path(), help="Where it is to listen, if not at the usual place.")
-@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG]...]")
+@click.argument(options.COMMAND, nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG]...]",
+                shell_complete=options.complete_command)  # fmt: skip
 @click.pass_context
 def start(ctx: click.Context, shell: str | None, socket: str | None, command: tuple[str, ...]) -> None:
     r"""Start an agent in the background, and print what makes a shell find it.

@@ -56,11 +56,11 @@ class Inbox:
         self._end += count
 
     def peek(self, prefix: bytes, count: int) -> bytes | None:
-        """A copy of the `count` bytes just written to `buffer()`, without their NUL; None unless they begin so.
+        """A copy of the message, without its NUL, that was just written to `buffer()` in `count` bytes.
 
-        For messages that can hold no secret.
+        None unless it is one whole message and begins with `prefix`. For messages that can hold no secret.
         """
-        if self._data.startswith(prefix) and not self._data[count - 1]:
+        if self._data.startswith(prefix) and self._data.find(0, 0, count) == count - 1:
             return self._view[: count - 1].tobytes()
         return None
 

@@ -22,4 +22,4 @@ const token = await ask('GetToken'), first = await send(token), fingerprint = cr
 const code = first.status === 401 && (await first.clone().json().catch(() => null))?.detail?.code
 const refused = ['ACCESS_TOKEN_EXPIRED', 'ACCESS_TOKEN_SIGNATURE_VERIFICATION_FAILED'].includes(code)
 const reply = refused ? await send(await ask('RejectToken', { fingerprint })) : first
-console.log(await reply.text()); process.exitCode = reply.ok ? 0 : 1
+console.log(reply.status, await reply.text()); process.exitCode = reply.ok ? 0 : 1

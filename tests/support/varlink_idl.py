@@ -8,14 +8,14 @@ TOKENS = re.compile(r"#[^\n]*|\s+|(\[\]|\[string\]|->|[?(),:]|[A-Za-z_][A-Za-z0-
 
 @dataclass
 class Maybe:
-    """?T"""
+    """A value or null: ?T."""
 
     item: "Type"
 
 
 @dataclass
 class Array:
-    """[]T"""
+    """A list: []T."""
 
     item: "Type"
 

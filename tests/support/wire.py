@@ -5,7 +5,7 @@ import json
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,11 @@ class FakeHandler:
         self.seen.append(bytes(call.parameters))
         self.arrived.set()
         name = call.method.rpartition(".")[2]
-        self.on_call.get(name, lambda call: call.reply(TOKEN))(call)
+        answer = self.on_call.get(name)
+        if answer is None:
+            call.reply(TOKEN)
+        else:
+            answer(call)
 
     async def next_call(self) -> Call:
         """The latest call, once one more has come."""
@@ -109,10 +113,8 @@ class Client:
 
     async def close(self) -> None:
         self.writer.transport.abort()
-        try:
+        with suppress(OSError):
             await self.writer.wait_closed()
-        except OSError:
-            pass
 
 
 class Stand:

@@ -21,7 +21,7 @@ def check(scene: Scene) -> Iterator[Finding]:
         yield from _modes(scene, scene.paths)
     if scene.config is not None:
         yield from _access(scene, scene.config)
-        yield from _stores(scene, scene.config)
+        yield from _stores(scene.config)
 
 
 def _faults(scene: Scene) -> Iterator[Finding]:
@@ -118,7 +118,7 @@ def _access(scene: Scene, config: Config) -> Iterator[Finding]:
         yield ok("access", f"[access] lets in {', '.join((*access.users, *access.groups, *access.units))}")
 
 
-def _stores(scene: Scene, config: Config) -> Iterator[Finding]:
+def _stores(config: Config) -> Iterator[Finding]:
     """The files of `directory` stores: the agent refuses those that others can read."""
     for profile in config.profiles.values():
         kind, _, folder = profile.store.partition(":")

@@ -90,9 +90,9 @@ def _listener(scene: Scene, path: str, found: os.stat_result) -> Iterator[Findin
             yield error("socket", f"{path} cannot be connected to: {fault.strerror}", "see its owner and its mode")
         else:
             uid, pid = _credentials(sock)
-            use = "in use" if path == scene.used else "not in use: another one comes first"
+            use = "in use" if path == scene.used else "not in use"
             text = f"{path}: pid {pid}, uid {uid} listens ({use}); owner {found.st_uid}, mode {_mode(found)}"
-            if path == scene.used or path == SYSTEM_SOCKET:
+            if path in (scene.used, SYSTEM_SOCKET):
                 yield ok("socket", text)
             else:
                 yield warn("socket", text, "stop the one you do not want: d7agent stop --socket PATH")

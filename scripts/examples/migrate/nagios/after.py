@@ -39,12 +39,13 @@ def send(token: str) -> tuple[int, str]:
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
     except OSError as error:
-        return 0, f"Not sent: {error}"
+        return 0, str(error)
 
 
 status, answer = send(token := d7agent("token"))
 if status == 401 and any(code in answer for code in REFUSALS):
     d7agent("reject", token)  # through a pipe: no argument, nothing for `ps` to show
     status, answer = send(d7agent("token"))
+if status != 200:
+    sys.exit(f"Not sent: {status} {answer}")  # status 1: Nagios logs the failure
 print(answer)
-sys.exit(0 if status == 200 else 1)  # Nagios logs the failure
