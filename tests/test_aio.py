@@ -225,6 +225,22 @@ def test_a_restart_of_the_agent_is_bridged(
     assert ACCESS_TOKEN not in caplog.text
 
 
+def test_a_kept_connection_is_made_anew(run: Run, path: str) -> None:
+    """After a restart of the agent, and after a byte that nobody asked for, the next call just works."""
+
+    async def main() -> None:
+        async with Agent(socket=path) as agent:
+            with FakeAgent(path):
+                await agent.token()
+            with FakeAgent(path) as served:
+                assert await agent.token() == ACCESS_TOKEN
+                push(served, fakeagent.token("a reply to nothing"))
+                assert await agent.token() == ACCESS_TOKEN
+                assert served.connections == 2
+
+    run(main())
+
+
 @pytest.mark.parametrize("name", ["TokenUnavailable", "BudgetSpent", "StoreUnavailable"])
 def test_what_passes_by_itself_is_waited_for(run: Run, path: str, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A subscriber is not bothered with it: he gets the token when there is one."""
@@ -249,7 +265,9 @@ def test_what_a_person_must_mend_is_raised(run: Run, path: str, name: str) -> No
             readers = [agent.subscribe(), agent.subscribe()]
             for reader in readers:
                 await anext(reader)
+            readers.append(agent.subscribe())  # who has not read yet gets no token that is withdrawn
             push(served, fakeagent.error(name))
+            await until(lambda: bool(agent._feed and agent._feed.ended))
             for reader in readers * 2:
                 with pytest.raises(getattr(blocking, name)):
                     await anext(reader)
@@ -266,12 +284,12 @@ def test_a_failure_nobody_reads_is_no_complaint(run: Run, path: str, caplog: pyt
 
     async def main() -> None:
         async with Agent(socket=path) as agent:
-            agent.subscribe()
-            await until(lambda: len(served.requests) == 1 and bool(agent._feed and agent._feed.ended))
+            for _ in range(2):
+                agent.subscribe()
+                await until(lambda: bool(agent._feed and agent._feed.ended))
 
-    with FakeAgent(path, GetToken=fakeagent.error("Locked")) as served:
+    with FakeAgent(path, GetToken=fakeagent.error("Locked")):
         run(main())
-    gc.collect()
     assert caplog.messages == []
 
 

@@ -238,6 +238,14 @@ def test_a_stranger_asked_directly_gets_no_token(send: Send, agent: FakeAgent) -
     assert agent.asked("GetToken") == agent.asked("RejectToken") == []
 
 
+@pytest.mark.parametrize("url", ["https://d7.example:444/x", "http://d7.example:443/x", "https://d7.example.org/x"])
+def test_a_refusal_from_elsewhere_is_none(url: str) -> None:
+    """Should a library let the header through to another origin, its 401 would still not be taken for D7's."""
+    ours = RequestsAuth(base_url="https://D7.example./")
+    assert ours._sent("https://d7.example:443/x", OLD) == OLD
+    assert ours._sent(url, OLD) == ""
+
+
 def test_a_redirect_within_d7_keeps_the_token(send: Send, agent: FakeAgent, d7: Web) -> None:
     """What it leads to is sent again after a refusal, not what it led away from: nothing is done twice."""
 

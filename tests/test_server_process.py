@@ -14,19 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.wire import LOOPS
+from tests.support.wire import BOTH_LOOPS
+
+pytestmark = BOTH_LOOPS
 
 ROOT = Path(__file__).parent.parent
 SECRET = hashlib.sha256(os.urandom(16)).hexdigest().encode()
 START, END = b'{"method":"io.d7agent.StoreCredential","parameters":{"profile":"default","client_secret":"', b'"}}\0'
 CALL = START + SECRET + END
-
-
-@pytest.fixture(params=LOOPS)
-def loop(request: pytest.FixtureRequest) -> str:
-    """Both event loops."""
-    name: str = request.param
-    return name
 
 
 @contextmanager

@@ -13,10 +13,12 @@ from d7agent import __version__
 from d7agent.agent import access, files, hardening, journal, limits, watch
 from d7agent.agent.agent import Agent
 from d7agent.agent.helpers import Helpers
+from d7agent.agent.hooks import Hooks
 from d7agent.agent.keeper import Keeper
 from d7agent.agent.looking import Change
 from d7agent.agent.server import Server
 from d7agent.agent.service import Service
+from d7agent.agent.sinks import Sinks
 from d7agent.agent.sockets import AgentRunning, BoundSocket, bind_socket
 from d7agent.agent.standing import Standing
 from d7agent.agent.systemd import Notifier, passed_sockets
@@ -51,18 +53,20 @@ class Daemon:
         self.agent.on_turn.append(self._turned)
         self.agent.on_stored.append(self._remember_look)
         self._standing = Standing(self.agent, notifier)
+        self._sinks = Sinks(self.agent)
+        self._hooks = Hooks(self.agent, dict(os.environ), before=self._sinks.settled)
 
     def memory(self) -> str:
         """How secrets in memory are guarded."""
         return self._memory
 
-    def sinks(self, _: str) -> tuple[SinkStatus, ...]:
+    def sinks(self, profile: str) -> tuple[SinkStatus, ...]:
         """How the profile's always-fresh files do."""
-        return ()
+        return self._sinks.status(profile)
 
     def hooks(self) -> tuple[str, ...]:
         """What went wrong with hooks lately."""
-        return ()
+        return self._hooks.status()
 
     def connections(self) -> int:
         """Open connections."""
@@ -98,7 +102,9 @@ class Daemon:
             async with asyncio.timeout(GRACE):
                 await self.service.owner.settled()
         await self.server.close(GRACE)
+        await self._hooks.close()
         await self.agent.close()
+        await self._sinks.close(GRACE)
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
 

@@ -7,6 +7,7 @@ late can overwrite what is newer.
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Final
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 MARGIN: Final = 3600.0  # seconds beyond `max_age` for which a token without expiry may be taken from a file
 RENEW: Final = MARGIN / 2  # seconds before the end of that, at which an agent that still serves the token says so anew
+SETTLE: Final = 1.0  # seconds that a hook waits for the files; longer than any that does not hang needs
 LOOK_EVERY: Final = 60.0  # seconds between two looks whether the files are still there
 
 
@@ -55,18 +57,27 @@ class Sinks:
         found = ((slot, slot.trouble(now)) for slot in self._of.get(profile, ()))
         return tuple(SinkStatus(path=slot.path, ok=not error, error=error or None) for slot, error in found)
 
+    async def settled(self, profile: str) -> None:
+        """Wait, a second at most, until the profile's files are what its token says: a hook may want to read them."""
+        if self._flush is not None:
+            await asyncio.sleep(0)  # the comparison is due in this turn of the loop
+        await self._settled(self._of.get(profile, ()), SETTLE)
+
     async def close(self, limit: float) -> None:
         """Remove every file; after `limit` seconds what still hangs is left, with a line in the log."""
         self._closed = True
         slots = list(self._slots.values())
         for slot in slots:
             slot.end()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(limit):
-                await asyncio.gather(*(slot.settled() for slot in slots))
+        await self._settled(slots, limit)
         for slot in slots:
             if slot.busy:
                 log.warning("%s: the sink %s could not be removed in time", slot.profile, slot.path)
+
+    async def _settled(self, slots: Iterable[Slot], limit: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                await asyncio.gather(*(slot.settled() for slot in slots))
 
     def _configured(self) -> None:
         """The configuration is another: files that it no longer names are removed, failures tried again."""

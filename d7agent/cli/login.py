@@ -19,8 +19,9 @@ DEFAULT_STORE: Final = "keyring"
 @click.option("--stdin", "piped", is_flag=True, help="Read client id and secret, a line each, or the token from stdin.")
 @click.option("--from-env", is_flag=True, help="Take them from D7_CLIENT_ID and D7_CLIENT_SECRET, or D7_API_TOKEN.")
 @click.option("--base-url", metavar="URL", help="D7's address, if not https://api.d7networks.com; kept in the profile.")
-@click.option("--store", metavar="STORE", shell_complete=credential.complete_store, help="Where it lives: keyring[:BACKEND], directory:PATH, command:ARGV or "
-              "environment[:PREFIX]; kept in the profile.")  # fmt: skip
+@click.option("--store", metavar="STORE", shell_complete=credential.complete_store,
+              help="Where it lives: keyring[:BACKEND], directory:PATH, command:ARGV or environment[:PREFIX]; "
+              "kept in the profile.")  # fmt: skip
 @click.option("--no-verify", is_flag=True, help="Store it without asking D7.")
 @options.profile_option
 @options.socket_option

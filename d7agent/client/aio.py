@@ -187,8 +187,8 @@ class _Feed:
         return self._task.done()
 
     def held(self, seconds: float) -> Token | None:
-        """The token at hand, if it is good for so long."""
-        return self._held if self._held and self._held.good_for(seconds) else None
+        """The token at hand, if it is good for so long and was not withdrawn."""
+        return self._held if self._held and self._held.good_for(seconds) and not self.ended else None
 
     def refuse(self, access_token: str) -> None:
         """Hold this one no longer."""

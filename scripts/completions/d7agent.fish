@@ -28,9 +28,11 @@ end
 
 # The words after `exec --` and `start --` are another command's: $argv[1] of them stand before the one to complete.
 function __d7agent_other_command
+    set -l words (commandline -opc)
+    set -l first (math (count $words) - $argv[1] + 1)
     set -l before
-    test $argv[1] -gt 0; and set before (commandline -opc)[-$argv[1]..-1]
-    complete -C (string join ' ' -- (string escape -- $before) (commandline -ct))
+    test $argv[1] -gt 0; and set before (string escape -- $words[$first..-1])
+    complete --do-complete=(string join ' ' -- $before (commandline -ct))
 end
 
 complete --command d7agent --no-files --keep-order --arguments '(__d7agent_complete)'

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 import uvloop
 
 from d7agent.agent.call import Call
@@ -25,6 +26,8 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
 }
+BOTH_LOOPS = pytest.mark.parametrize("loop", LOOPS)
+SWIFT = Limits(sweep=0.02)  # looks often; the times themselves are a hand clock's
 Message = dict[str, Any]
 
 
@@ -148,7 +151,7 @@ async def until(condition: Callable[[], bool]) -> None:
     deadline = asyncio.get_running_loop().time() + PATIENCE
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, "it did not happen"
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)  # real time: what goes on in the kernel and at the other end has no event
 
 
 @asynccontextmanager
@@ -188,3 +191,22 @@ def run(loop: str, main: Coroutine[Any, Any, None]) -> None:
     """asyncio.run on the named loop."""
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
         runner.run(main)
+
+
+def hold(call: Call) -> None:
+    """Leave a call open."""
+
+
+def slow_client(path: str) -> socket.socket:
+    """A client that reads only when told."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(path)
+    sock.setblocking(False)
+    return sock
+
+
+async def swept(stand: Stand) -> None:
+    """Wait for three sweeps."""
+    for _ in range(3):
+        timer = stand.server._sweeper
+        await until(lambda timer=timer: stand.server._sweeper is not timer)  # type: ignore[misc]

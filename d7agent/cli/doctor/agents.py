@@ -20,7 +20,7 @@ def check(scene: Scene) -> Iterator[Finding]:
         yield from _lock(scene)
     yield from _others(scene)
     if scene.used:
-        yield from _same_path(scene.used)
+        yield from _same_path(scene.used, f"{scene.proc}/net/unix")
 
 
 def _version(scene: Scene) -> Iterator[Finding]:
@@ -47,7 +47,7 @@ def _lock(scene: Scene) -> Iterator[Finding]:
 def _others(scene: Scene) -> Iterator[Finding]:
     """Processes of this user that are agents, too: each logs in for itself."""
     known = scene.agent.get("pid")
-    others = [pid for pid in running(scene.uid) if pid != known]
+    others = [pid for pid in running(scene.uid, scene.proc) if pid != known]
     if others and known is not None and not scene.system:
         text = f"{len(others)} more agent{'s' * (len(others) > 1)} of yours run: pid {', '.join(map(str, others))}"
         yield warn("other-agents", text, "each logs in to D7 for itself: end those you do not need with kill PID")
@@ -58,7 +58,7 @@ def _others(scene: Scene) -> Iterator[Finding]:
         yield ok("other-agents", "no other agent of yours runs")
 
 
-def running(uid: int, proc: str = "/proc") -> list[int]:
+def running(uid: int, proc: str) -> list[int]:
     """The pids of agents of this user, in order. Its command line tells an agent; anybody may read that."""
     found = []
     for entry in os.listdir(proc):
@@ -89,15 +89,15 @@ def _uid(folder: Path) -> int:
     return int(next(line for line in lines if line.startswith("Uid:")).split()[2])
 
 
-def _same_path(path: str) -> Iterator[Finding]:
+def _same_path(path: str, table: str) -> Iterator[Finding]:
     """Two that listen at one path: the second one took the file's place, and nobody finds the first any more."""
-    count = listeners(path)
+    count = listeners(path, table)
     if count > 1:
         text = f"{count} processes listen at {path}; clients reach only the one that came last"
         yield warn("same-path", text, f"end all with kill, remove {path} and start one: `ss -xlp` tells who they are")
 
 
-def listeners(path: str, table: str = "/proc/net/unix") -> int:
+def listeners(path: str, table: str) -> int:
     """How many sockets listen at this path in this network namespace; 0 where that cannot be known."""
     try:
         lines = Path(table).read_text(encoding="utf-8", errors="replace").splitlines()[1:]

@@ -22,7 +22,7 @@ class Scene(Struct, frozen=True):
     """`named`: the socket of --socket. `used`: the one that answered, with its `status`; else `failure` says why not.
 
     `system`: the host's agent is the one that counts here. `paths` and `config` are of that flavour; None where they
-    cannot be known, which `problems` then explains, a line for each.
+    cannot be known, which `problems` then explains, a line for each. `proc`: where the kernel tells of processes.
     """
 
     env: Mapping[str, str]
@@ -35,6 +35,7 @@ class Scene(Struct, frozen=True):
     paths: Paths | None
     config: Config | None
     problems: tuple[str, ...]
+    proc: str = "/proc"
 
     @property
     def agent(self) -> dict[str, Any]:
