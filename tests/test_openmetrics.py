@@ -2,7 +2,7 @@ import os
 import stat
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from tests.support.fakeagent import FakeAgent, profile
 from tests.support.sources import ROOT
 
 Values = dict[str, float]
-Parse = Callable[[str], Iterator[Metric]]
+Parse = Callable[[str], Iterable[Metric]]
 MOST_EXPOSED = 15  # tenths, of systemd-analyze's 100 for a unit that is not hardened at all
 
 STATUS = fakeagent.status(
@@ -61,7 +61,7 @@ def parsed(text: str) -> Values:
     return first
 
 
-def _samples(families: Iterator[Metric]) -> Values:
+def _samples(families: Iterable[Metric]) -> Values:
     samples = [sample for family in families for sample in family.samples]
     assert not [sample for sample in samples if sample.timestamp is not None]
     return {f"{s.name}{sorted(s.labels.items()) or ''}": s.value for s in samples}

@@ -19,7 +19,7 @@ from d7agent.agent.peers import Peer, credentials, has_hung_up
 from d7agent.agent.roster import Share
 from d7agent.agent.stall import Stall
 from d7agent.core.errors import AgentError
-from d7agent.wire.framing import ProtocolError, decode_call, encode_error
+from d7agent.wire.framing import Inbox, ProtocolError, decode_call, encode_error
 from d7agent.wire.messages import Envelope
 
 QUICK: Final = b'{"method":"io.d7agent.GetToken"'  # how a request begins that can hold no secret and may be copied
@@ -45,7 +45,8 @@ class Connection(asyncio.BufferedProtocol):
     _again: asyncio.Handle | None = None  # the turn to come, when the last one left requests for it
     _stall: Stall | None = None  # while answers wait for the client to read
     _half_since: float | None = None  # boot instant at which an unfinished request began
-    _held = 0  # bytes of the inbox that are counted in our share
+    _inbox: Inbox | None = None  # what waits here between two turns; during one, the shared inbox may be ours
+    _held = 0  # bytes of it that are counted in our share
     _refusal: bytes | None = None  # the error frame for a peer that may not ask
     _checked = False  # whether that is up to date
     _ready = False  # nothing in hand, nothing waiting, admitted: the quick way is open
@@ -57,7 +58,6 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._inbox = host.inbox
 
     # What the loop calls.
 
@@ -82,28 +82,32 @@ class Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  we know our sizes
         """Where the loop receives to."""
-        return self._inbox.buffer()
+        return (self._inbox or self._host.inbox).buffer()
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes have come. A request that the handler recognises as a whole is answered without being decoded."""
         self.has_asked = True
         if self._ready and nbytes <= QUICK_MAX:
-            request = self._inbox.peek(QUICK, nbytes)
+            request = self._host.inbox.peek(QUICK, nbytes)
             frame = request and self._host.handler.quick(self.peer, request)
             if frame:
                 self._idle.move_to_end(self)
                 self._transport.write(frame)
                 return
-        self._inbox.received(nbytes)
+        inbox = self._inbox or self._host.inbox
+        inbox.received(nbytes)
         if self._again is None:
-            self._turn()
+            self._turn(inbox)
         else:
+            self._keep(inbox)
             self._rest()
 
     def eof_received(self) -> bool:
         """The peer sends no more. It may still read (`nc -N`): then the connection stays for what it has asked."""
         self._eof = True
-        if self._again is not None or (self._stall is not None and self._inbox.waiting):
+        if self._ready and not self._transport.get_write_buffer_size():
+            return False
+        if self._again is not None or (self._stall is not None and self._inbox is not None):
             return True
         if self._call is not None and not self._hung_up():
             self._host.watch(self)
@@ -124,10 +128,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  any end is an end
         """The socket is closed."""
-        self._closing, self._ready = True, False
+        self._closing = True
+        self._ready = False
         if self._again is not None:
             self._again.cancel()
-        self._inbox = self._inbox.clear()
+        if self._inbox is not None:
+            self._inbox.clear()
         self._leave()
         call, self._call = self._call, None
         if call is not None:
@@ -198,38 +204,51 @@ class Connection(asyncio.BufferedProtocol):
     def _peek(self, own: plain_socket) -> None:
         """Read the request that came while we accepted: it saves a client that connects and asks a turn of the loop."""
         try:
-            count = own.recv_into(self._inbox.buffer(), 0, socket.MSG_DONTWAIT)
+            count = own.recv_into(self._host.inbox.buffer(), 0, socket.MSG_DONTWAIT)
         except OSError:
             return
         if count:
             self.buffer_updated(count)
 
-    def _turn(self) -> None:
+    def _turn(self, inbox: Inbox) -> None:
+        """Serve what has come into the inbox, ours or the shared one."""
         self._again = None
         self._turning = True
         try:
-            self._take()
+            self._take(inbox)
         except ProtocolError as error:
             log.debug("%r: closed: %s", self.peer, error)
-            self._inbox = self._inbox.clear()
+            inbox.clear()
             self.close()
         finally:
+            self._keep(inbox)
             self._turning = False
             self._rest()
 
-    def _take(self) -> None:
+    def _take(self, inbox: Inbox) -> None:
         half_since, self._half_since = self._half_since, None
         for _ in range(self._host.limits.turn):
             if self._call is not None or self._stall is not None or self._closing:
                 return
-            message = self._inbox.next()
+            message = inbox.next()
             if message is None:
-                if self._inbox.waiting:
+                if inbox.waiting:
                     self._half_since = half_since or self._host.clock.now().boot
                 return
             self._handle(message)
             half_since = None
-        self._again = self._host.loop.call_soon(self._turn)
+        self._wait_for_turn()
+
+    def _wait_for_turn(self) -> None:
+        self._again = self._host.loop.call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._turn(self._inbox or self._host.inbox)
+
+    def _keep(self, inbox: Inbox) -> None:
+        """Leave the inbox clean, and keep what waits in one of our own. Only the connection that filled it may."""
+        settled = inbox.settle()
+        self._inbox = None if settled is self._host.inbox else settled
 
     def _handle(self, message: memoryview) -> None:
         try:
@@ -269,14 +288,15 @@ class Connection(asyncio.BufferedProtocol):
 
     def _resume(self) -> None:
         """Something that held up the waiting requests is over."""
-        if self._inbox.waiting and self._again is None and not self._closing:
-            self._again = self._host.loop.call_soon(self._turn)
+        if self._turning:
+            return
+        if self._inbox is not None and self._again is None and not self._closing:
+            self._wait_for_turn()
         self._rest()
 
     def _rest(self) -> None:
         """Put down what this connection waits for now."""
-        self._inbox = self._inbox.settle()
-        free = self._call is None and self._stall is None and not self._inbox.waiting
+        free = self._call is None and self._stall is None and self._inbox is None
         if not free or not self._reading:
             self._brake()
         if self._closing:
@@ -287,23 +307,23 @@ class Connection(asyncio.BufferedProtocol):
             self._idle.move_to_end(self)
         else:
             self._idle.pop(self, None)
-        if self._inbox.held != self._held:
-            self._hold()
+        self._hold()
         if self._eof and self._call is None and self._again is None and self._stall is None:
             self.close()
 
     def _brake(self) -> None:
         """Read no more than there is room for, and be looked after if the peer keeps us waiting."""
-        if self._inbox.full is self._reading and not (self._eof or self._closing):
-            self._reading = not self._reading
-            (self._transport.resume_reading if self._reading else self._transport.pause_reading)()
+        full = self._inbox is not None and self._inbox.full
+        if full is self._reading and not (self._eof or self._closing):
+            self._reading = not full
+            (self._transport.pause_reading if full else self._transport.resume_reading)()
         if self._half_since is not None or self._stall is not None or self._deaf():
             self._host.watch(self)
 
     def _hold(self) -> None:
-        """The inbox has grown or shrunk: stay within the share."""
-        share, held = self._share, self._inbox.held
-        if share is not None:
+        """Count the inbox in our share, and stay within it."""
+        share, held = self._share, 0 if self._inbox is None else self._inbox.held
+        if held != self._held and share is not None:
             share.bytes += held - self._held
             self._held = held
             if share.bytes > self._host.limits.half_requests:

@@ -59,18 +59,15 @@ class Process(Struct, frozen=True):
         return f"user/{name}" if name.endswith(".service") else None
 
 
-class Peer:
+class Peer(Struct, eq=False):
     """One peer of a connection. Groups and process are read when first asked for, and kept."""
 
-    __slots__ = ("_groups", "_process", "_sock", "gid", "pid", "uid")
-
-    def __init__(self, uid: int, gid: int, pid: int, sock: Socket | None = None) -> None:
-        self.uid = uid
-        self.gid = gid
-        self.pid = pid
-        self._sock = sock
-        self._groups: frozenset[int] | None = None
-        self._process: Process | None = None
+    uid: int
+    gid: int
+    pid: int
+    _sock: Socket | None = None
+    _groups: frozenset[int] | None = None
+    _process: Process | None = None
 
     def __repr__(self) -> str:
         return f"Peer(uid={self.uid}, gid={self.gid}, pid={self.pid})"

@@ -1,6 +1,7 @@
 """The listening side: accepts peers, keeps them within the limits, and looks after those that keep us waiting."""
 
 import asyncio
+import functools
 import logging
 import socket
 from typing import Final
@@ -57,7 +58,9 @@ class Server:
         self.loop = asyncio.get_running_loop()
         sock.setblocking(False)
         # create_server and not create_unix_server: that one would remove the file of a socket that is systemd's.
-        listener = await self.loop.create_server(lambda: Connection(self), sock=sock, backlog=self.limits.accepts)
+        listener = await self.loop.create_server(
+            functools.partial(Connection, self), sock=sock, backlog=self.limits.accepts
+        )
         self._listeners.append(listener)
         sock.listen(self.limits.backlog)  # again: to stock asyncio the number above is also that of accepts in one go
         log.debug("listening on %s", sock.getsockname())

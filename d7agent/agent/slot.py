@@ -183,10 +183,8 @@ class Slot:
         self._failures += 1
         if outcome.removed:
             self._there, self.identity, self._until = None, None, math.inf
-        delay = min(RETRY_FIRST * 2.0 ** min(self._failures - 1, 10), RETRY_LAST)
         loop = asyncio.get_running_loop()
-        at = loop.time() + delay
-        self._retry = loop.call_at(at if delay < GRID else math.ceil(at / GRID) * GRID, self._again)
+        self._retry = loop.call_at(retry_at(loop.time(), self._failures), self._again)
         if outcome.error != self._error:
             self._error = outcome.error
             log.warning("%s: the sink %s %s; it is tried again", self.profile, self.path, self._error)
@@ -203,6 +201,12 @@ class Slot:
         if self._left is not None and not self.busy and self._there is None:
             left, self._left = self._left, None
             left()
+
+
+def retry_at(now: float, failures: int) -> float:
+    """When to try again after the `failures`-th failure in a row, on the clock of `now`."""
+    delay = min(RETRY_FIRST * 2.0 ** min(failures - 1, 10), RETRY_LAST)
+    return now + delay if delay < GRID else math.ceil((now + delay) / GRID) * GRID
 
 
 def _carried_out(sink: Sink, content: Content | None, wanted: Callable[[], bool], *, dead: bool) -> Outcome:

@@ -16,8 +16,9 @@ HIDDEN: Final = "…"
 
 JWT: Final = re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)?")
 _LITERAL: Final = r"[A-Za-z0-9_~+/-][A-Za-z0-9._~+/-]{15,}=*"  # RFC 6750's b64token, too long for a word
+_PART: Final = "[A-Za-z0-9_]{0,40}"  # of a variable's name; without a limit a long run of letters costs its square
 NAMED: Final = re.compile(
-    rf"(?<![A-Za-z0-9_])(?P<name>[A-Za-z0-9_]*D7_?[A-Za-z0-9_]*TOKEN[A-Za-z0-9_]*)['\"\]]*\s*(?:=>|:=|[=:,])\s*"
+    rf"(?<![A-Za-z0-9_])(?P<name>{_PART}D7{_PART}TOKEN{_PART})['\"\]]*\s*(?:=>|:=|[=:,])\s*"
     rf"(?P<quote>['\"]?)(?P<token>{_LITERAL})(?![\w(.\[~+/=-])",
     re.IGNORECASE,
 )

@@ -80,7 +80,8 @@ def complete_profile(ctx: click.Context, _: click.Parameter, incomplete: str) ->
             profiles = agent.status()["profiles"]
     except AgentError:
         return []
-    return [name for name in (str(p.get("profile", "")) for p in profiles) if name.startswith(incomplete)]
+    names = (str(profile.get("profile", "")) for profile in profiles)
+    return [name for name in names if name.startswith(incomplete) and _NAME.fullmatch(name)]
 
 
 def complete_command(ctx: click.Context, _: click.Parameter, __: str) -> "list[CompletionItem[str]]":

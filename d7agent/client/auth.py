@@ -13,7 +13,7 @@ cannot be sent twice (a generator, a stream; with httpx everything but bytes) is
 caller's own next try works. Where the agent has no token they raise AgentError; where it has nothing better to offer
 after a 401, that 401 is the response. They keep no connection open: any thread, task or forked process may use them.
 
-Neither library is needed to import this module. On httpx with trio only the blocking client works.
+Neither library is needed to import this module. An httpx.AsyncClient has to run on asyncio (or uvloop), not on trio.
 """
 
 import json

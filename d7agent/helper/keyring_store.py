@@ -148,5 +148,6 @@ def _sorted(call: Callable[[], T], *, bus: bool = True) -> T:
 def _find_bus() -> None:
     """Where the variable is missing, the bus of the user's own runtime folder, as libsystemd does."""
     bus = Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent")) / "bus"
-    if "DBUS_SESSION_BUS_ADDRESS" not in os.environ and bus.is_socket():
-        os.environ["DBUS_SESSION_BUS_ADDRESS"] = f"unix:path={bus}"
+    with contextlib.suppress(OSError):  # a runtime folder that is closed to us
+        if "DBUS_SESSION_BUS_ADDRESS" not in os.environ and bus.is_socket():
+            os.environ["DBUS_SESSION_BUS_ADDRESS"] = f"unix:path={bus}"

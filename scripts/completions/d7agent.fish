@@ -1,6 +1,7 @@
 # fish completion of d7agent(1). It asks d7agent, which knows its options, and which asks the agent for its profiles.
 
 function __d7agent_complete
+    command -q d7agent; or return
     set -lx _D7AGENT_COMPLETE lines_complete
     set -lx _D7AGENT_LINE (commandline -cp | string collect)
     for line in (command d7agent 2>/dev/null </dev/null)

@@ -20,6 +20,8 @@ from typing import Final, Self
 
 import pytest
 
+import d7agent
+
 OWNER: Final = "d7owner"
 OTHER: Final = "d7other"
 USERS: Final = {OWNER: 61711, OTHER: 61712}
@@ -34,7 +36,7 @@ NEEDED: Final = {
 }
 BOOT_LIMIT: Final = 60.0  # seconds; it takes a quarter of one on an idle machine
 LIMIT: Final = 50.0  # seconds for one command
-NAMESPACES: Final = ("--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "--cgroup")
+NAMESPACES: Final = ("--mount", "--mount-proc", "--pid", "--fork", "--kill-child", "--cgroup", "--ipc", "--uts")
 ENTER: Final = 'echo $$ >"$0/cgroup.procs" && exec setpriv --pdeathsig KILL unshare "$@"'
 
 _numbers = itertools.count()
@@ -50,7 +52,7 @@ class Systemd:
         self.stage = Path(tempfile.mkdtemp(prefix="d7s-"))
         self.stage.chmod(0o755)
         self._cgroup = _cgroup_root() / f"d7agent-test-{os.getpid()}-{next(_numbers)}"
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._init = 0
 
     def __enter__(self) -> Self:
@@ -68,29 +70,31 @@ class Systemd:
 
     def _boot(self) -> None:
         script = Path(__file__).with_name(self.script)
+        ready = self.stage / "srv" / "ready"
+        os.mkfifo(ready)
+        number = os.open(ready, os.O_RDWR | os.O_CLOEXEC)
         with (self.stage / "boot.log").open("wb") as log:
             self._process = subprocess.Popen(
                 ["sh", "-c", ENTER, str(self._cgroup), *NAMESPACES, str(script), str(self.stage), OWNER],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
-        assert self._process.stdout
-        ready = select.select([self._process.stdout], [], [], BOOT_LIMIT)[0]
-        said = self._process.stdout.readline() if ready else "nothing in time"
-        if not said.startswith("ready"):
-            raise AssertionError(f"systemd did not boot: {said!r}\n{(self.stage / 'boot.log').read_text()}")
+        pidfd = os.pidfd_open(self._process.pid)
+        try:
+            booted = select.select([number, pidfd], [], [], BOOT_LIMIT)[0] == [number]
+        finally:
+            os.close(number)
+            os.close(pidfd)
+        if not booted:
+            raise AssertionError(f"systemd did not boot:\n{(self.stage / 'boot.log').read_text(errors='replace')}")
         (self._init,) = _children(self._process)
 
     def close(self) -> None:
         """End everything, and leave nothing."""
         process, self._process = self._process, None
         if process is not None:
-            assert process.stdin
-            assert process.stdout
             for pid in _children(process) or [process.pid]:  # process 1 in there: the kernel ends all others with it
                 os.kill(pid, signal.SIGKILL)
             process.wait(BOOT_LIMIT)
-            process.stdin.close()
-            process.stdout.close()
         folders = [folder for folder, _, _ in os.walk(self._cgroup, topdown=False)]
         for folder in folders:
             with contextlib.suppress(FileNotFoundError):
@@ -151,11 +155,17 @@ class UserManager(Systemd):
         return found | {"DBUS_SESSION_BUS_ADDRESS": f"unix:path={found['XDG_RUNTIME_DIR']}/bus"} if found else found
 
 
-def _children(process: "subprocess.Popen[str]") -> list[int]:
+def _children(process: "subprocess.Popen[bytes]") -> list[int]:
     try:
         return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
     except OSError:
         return []
+
+
+class SystemManager(Systemd):
+    """A whole systemd as process 1, with D-Bus and logind; no user is logged in."""
+
+    script = "system-systemd"
 
 
 def _need_parts() -> None:
@@ -190,10 +200,13 @@ def _fill(stage: Path) -> None:
 def _environment(folder: Path) -> list[tuple[str, str]]:
     """The virtual environment we run in, as it is to be at PREFIX: which folders to mount there."""
     packages = sysconfig.get_path("purelib")
+    here = str(Path(d7agent.__file__).parents[1])
     inside = Path(packages).relative_to(sys.prefix)
     (folder / inside).mkdir(parents=True)
     (folder / "bin").mkdir()
     binds = [(packages, f"{PREFIX}/{inside}")]
+    if here != packages:  # installed as editable
+        binds.append((here, here))
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     base = sys.base_prefix
     if base != "/usr":  # it may be in somebody's home
