@@ -21,8 +21,8 @@
 #
 # d7_curl hands the header over on descriptor 9, so that the token is in no argument list, and uses 8 for its own ends. If D7
 # answers 401 with one of its token codes, the token is reported (`d7agent reject`) and the call made once more with another
-# one, unless its body cannot be sent twice (it comes from stdin, a pipe, or a file named by -K), or another part of it has
-# been answered already. To be able to do so it holds the answer back until it is whole.
+# one, unless what it sends cannot be sent twice (it comes from stdin or a pipe, or a file named by -K says what it is), or
+# another part of it has been answered already. To be able to do so it holds the answer back until it is whole.
 #
 # All names of these functions begin with _d7_; they work under `set -eu`, leave `set -x` blind to the token, and never export it.
 
@@ -50,7 +50,7 @@ d7_curl() (
     { true <&0; } 2>/dev/null || exec </dev/null
     _d7_find || exit
     _d7_dir=''
-    if ! _d7_repeatable "$@" || ! _d7_scratch; then
+    if ! _d7_scratch; then
         _d7_call '' '' "$@"
         exit
     fi
@@ -58,6 +58,12 @@ d7_curl() (
     trap 'exit 129' HUP
     trap 'exit 130' INT
     trap 'exit 143' TERM
+    if ! _d7_repeatable "$@"; then
+        _d7_call "$_d7_dir/head" '' "$@"
+        _d7_status=$?
+        if _d7_refused "$_d7_dir/head" ''; then _d7_reject; fi
+        exit "$_d7_status"
+    fi
     _d7_quiet=-sS # as curl itself keeps quiet where it writes to a terminal
     [ -t 1 ] || _d7_quiet=''
     _d7_call "$_d7_dir/head" "$_d7_quiet" "$@" >"$_d7_dir/body"
@@ -200,11 +206,16 @@ _d7_refused() {
     return 1
 }
 
-# Reports the token; sets _d7_token to another one, if there is one.
+# Reports the token; returns when the agent has an answer to that.
+_d7_reject() {
+    if [ -n "$_d7_profile" ]; then set -- -p "$_d7_profile"; else set --; fi
+    printf '%s\n' "$_d7_token" | command d7agent reject "$@" >/dev/null
+}
+
+# Reports the token and sets _d7_token to another one, if there is one.
 _d7_replace() {
     _d7_old=$_d7_token
-    if [ -n "$_d7_profile" ]; then set -- -p "$_d7_profile"; else set --; fi
-    printf '%s\n' "$_d7_token" | command d7agent reject "$@" >/dev/null && _d7_ask && [ "$_d7_token" != "$_d7_old" ]
+    _d7_reject && _d7_ask && [ "$_d7_token" != "$_d7_old" ]
 }
 
 _d7_complain() {

@@ -14,6 +14,7 @@ from d7agent.core.forms import HEADER_FORMS, Facts, Unfit, header_form, sink_for
 
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJhdWQiOiJhdXRoLWJhY2tlbmQ6YXBwIn0.c2ln-_"
 FACTS = Facts(profile="work", boot_id="1c1a4e61-caf0", use_before=5000)
+REST = '"D7_TOKEN_BOOT_ID":"1c1a4e61-caf0","D7_TOKEN_USE_BEFORE":5000,"profile":"work"'
 tokens = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=40)
 
 
@@ -26,8 +27,7 @@ tokens = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size
         ("env", f"D7_API_TOKEN={TOKEN}\nD7_TOKEN_BOOT_ID=1c1a4e61-caf0\nD7_TOKEN_USE_BEFORE=5000\n"),
         (
             "json",
-            f'{{"D7_API_TOKEN":"{TOKEN}","D7_TOKEN_BOOT_ID":"1c1a4e61-caf0","D7_TOKEN_USE_BEFORE":5000,'
-            '"profile":"work"}\n',
+            f'{{"D7_API_TOKEN":"{TOKEN}",{REST}}}\n',
         ),
     ],
 )

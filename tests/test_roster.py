@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from d7agent.agent.limits import SPARE_FILES, Limits, fit
-from d7agent.agent.roster import Roster, Share
+from d7agent.agent.roster import MOST_UIDS, Roster, Share
 
 
 class Guest:
@@ -76,14 +76,24 @@ def test_when_the_largest_holder_is_busy_the_next_makes_room(roster: Roster[Gues
 
 
 def test_places_are_given_back(roster: Roster[Guest]) -> None:
-    """When all have left, nothing is remembered of them."""
+    """When all have left, none is listed."""
     guests = [Guest(roster, uid) for uid in (1, 1, 2)]
     assert set(roster) == set(guests)
     for guest in guests:
         guest.leave()
     assert roster.count == 0
     assert list(roster) == []
-    assert roster._shares == {}
+    assert not any(share.idle or share.members for share in roster._shares.values())
+
+
+def test_ever_new_uids_take_no_more_room(roster: Roster[Guest]) -> None:
+    """Only so many uids are remembered; one that is connected never falls out."""
+    there = Guest(roster, 1)
+    for uid in range(100_000, 100_000 + 3 * MOST_UIDS):
+        Guest(roster, uid).leave()
+    assert len(roster._shares) <= MOST_UIDS
+    assert list(roster) == [there]
+    there.leave()
 
 
 def test_a_single_place_goes_round() -> None:

@@ -105,9 +105,9 @@ def test_no_text_breaks_the_search(text: str, secret: str) -> None:
 
 
 def test_a_long_line_costs_no_time() -> None:
-    """Lines without end cost what they are long, not its square (hours, here)."""
+    """Lines without end cost what they are long, not its square (minutes, here)."""
     lines = ["D7" * 20_000 + "TOKE", "eyJ" * 20_000, "Authorization" * 4_000, "-H '" * 10_000]
-    assert list(leaks("\n".join(lines * 100))) == []
+    assert list(leaks("\n".join(lines * 20))) == []
 
 
 KINDS = {

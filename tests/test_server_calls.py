@@ -335,3 +335,36 @@ def test_a_server_without_a_call_closes(loop: str) -> None:
         await Server(FakeHandler()).close(10.0)
 
     run(loop, main())
+
+
+def test_a_peer_that_leaves_with_requests_waiting_is_noticed(loop: str) -> None:
+    """Even while no more is read from it, because 64 KiB wait behind its open call, a peer's leaving is seen."""
+
+    async def scene(stand: Stand) -> None:
+        stand.handler.on_call["GetStatus"] = hold
+        client = await stand.client()
+        client.ask("GetStatus", more=True)
+        await until(lambda: len(stand.handler.calls) == 1)
+        gone = asyncio.Event()
+        stand.handler.calls[0].on_gone = gone.set
+        client.send(b'{"method":"io.d7agent.GetToken"}\0' * 10_000)
+        [connection] = stand.server.roster
+        await until(lambda: connection._watched == 0)
+        await client.close()
+        await asyncio.wait_for(gone.wait(), 10)
+        await until(lambda: stand.server.connections == 0)
+
+    play(loop, scene)
+
+
+def test_a_quick_way_that_breaks_is_not_the_only_one(loop: str, caplog: pytest.LogCaptureFixture) -> None:
+    """If looking up a request fails, that is logged and the request answered the long way."""
+
+    async def scene(stand: Stand) -> None:
+        stand.handler.quick = lambda peer, request: 1 // 0  # type: ignore[method-assign,return-value,assignment]
+        client = await stand.client()
+        client.send(b'{"method":"io.d7agent.GetToken"}\0')
+        assert "token" in (await client.reply())["parameters"]
+
+    play(loop, scene)
+    assert "cannot be looked up" in caplog.text

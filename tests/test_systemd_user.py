@@ -69,7 +69,7 @@ def served(user: User, box: Sandbox) -> User:
 
 
 def test_the_first_token_starts_the_service(served: User, box: Sandbox) -> None:
-    """Installed, systemd listens and nothing runs; `token` starts the service by its socket; only the socket is enabled."""
+    """Nothing runs but systemd's socket, which alone is enabled; `token` starts the service by it."""
     token = served.d7agent("token")
     served.ctl("stop", "d7agent.service")
     assert served.shown("ActiveState") == "inactive"
@@ -93,7 +93,7 @@ def test_the_socket_outlives_the_agent(served: User) -> None:
 
 
 def test_reload_returns_when_it_is_done(served: User) -> None:
-    """After `systemctl reload` the new profile is there; with a faulty file it fails, the last good one stays in force."""
+    """After `systemctl reload` the new profile is there; with a faulty file it fails, and all stays as it was."""
     served.write(f"{CONFIG}/profiles/second.toml", 'store = "environment"\n', user=OWNER)
     served.ctl("reload", "d7agent.service")
     assert {profile["profile"] for profile in served.status()["profiles"]} == {"default", "second"}
@@ -149,8 +149,8 @@ def test_a_restart_loses_no_connection_attempt(served: User) -> None:
         "print(n)"
     )
     argv = served.argv(f"{PREFIX}/bin/python", "-P", "-c", program, user=OWNER)
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(argv, text=True, **pipes) as asking:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as asking:
         assert asking.stdout
         assert asking.stdout.readline() == "asking\n"
         for _ in range(3):
@@ -173,7 +173,9 @@ def test_keyring_tls_and_callers_under_hardening(user: User) -> None:
         user.out("systemd-run", "--user", "--unit=keyring", "--property=Type=forking", "sh", "-c", unlock, user=OWNER)
         user.out("gdbus", "wait", "--session", "--timeout=10", "org.freedesktop.secrets", user=OWNER)
         user.login(box.url.replace("127.0.0.1", "localhost"))
-        token = user.out("systemd-run", "--user", "--quiet", "--wait", "--pipe", "--unit=asker", COMMAND, "token", user=OWNER)
+        token = user.out(
+            "systemd-run", "--user", "--quiet", "--wait", "--pipe", "--unit=asker", COMMAND, "token", user=OWNER
+        )
         user.ctl("restart", "d7agent.service")
         assert user.d7agent("token") == token
         found = user.status()

@@ -1,23 +1,21 @@
 """One client's connection: bytes to calls, calls to the handler, answers to the client, within the limits.
 
-Secrets come through here (StoreCredential, Lock, Unlock). They arrive in a buffer of ours (asyncio.BufferedProtocol:
-uvloop and stock asyncio both receive straight into it and run nothing in between), are handed on as a view, and are
-wiped before the loop gets its next turn: so one receive buffer serves all connections, and holds nothing in between.
+Secrets come through here (StoreCredential, Lock, Unlock). They are received into a buffer of ours, handed on as a
+view, and wiped before the loop gets its next turn: so one buffer serves all connections, and holds nothing in between.
 """
 
-import asyncio
 import logging
-import socket
-from _socket import socket as plain_socket
+from asyncio import Handle
 from collections import OrderedDict
 from typing import Final
 
 from d7agent.agent.call import Call
+from d7agent.agent.channel import Channel
 from d7agent.agent.dispatch import handle, own_answer, refusal
-from d7agent.agent.host import Host
 from d7agent.agent.peers import Peer, credentials, has_hung_up
+from d7agent.agent.poller import READ, WRITE
 from d7agent.agent.roster import Share
-from d7agent.agent.stall import Stall
+from d7agent.agent.unsent import DONT_WAIT
 from d7agent.core.errors import AgentError
 from d7agent.wire.framing import Inbox, ProtocolError, decode_call, encode_error
 from d7agent.wire.messages import Envelope
@@ -28,108 +26,87 @@ QUICK_MAX: Final = 512  # bytes with the NUL; the longest such request of a clie
 log = logging.getLogger("d7agent.agent.connection")
 
 
-class Connection(asyncio.BufferedProtocol):
-    """The protocol of one accepted socket, and the line that its calls answer on.
+class Connection(Channel):
+    """The receiving side, and the line that its calls answer on."""
 
-    A client that connects, asks once and leaves is the common one, so what it does not need is not made: the state
-    below is the class's until it changes.
-    """
-
-    data_received = None  # uvloop looks for it in vain otherwise, and the AttributeError costs a microsecond
-
-    peer: Peer
-    _transport: asyncio.Transport
     _idle: "OrderedDict[Connection, None]"
     _share: "Share[Connection] | None" = None  # our place among the uid's connections, while we have one
     _call: Call | None = None  # the call in hand; while it is open, further requests wait
-    _again: asyncio.Handle | None = None  # the turn to come, when the last one left requests for it
-    _stall: Stall | None = None  # while answers wait for the client to read
-    _half_since: float | None = None  # boot instant at which an unfinished request began
+    _again: Handle | None = None  # the turn to come, when the last one left requests for it
     _inbox: Inbox | None = None  # what waits here between two turns; during one, the shared inbox may be ours
     _held = 0  # bytes of it that are counted in our share
+    _half_since: float | None = None  # boot instant at which an unfinished request began
     _refusal: bytes | None = None  # the error frame for a peer that may not ask
     _checked = False  # whether that is up to date
-    _ready = False  # nothing in hand, nothing waiting, admitted: the quick way is open
+    _eof = False  # the peer sends no more
     has_asked = False  # whether any byte has come
-    _turning = False
-    _reading = True
-    _closing = False
-    _eof = False
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
-
-    # What the loop calls.
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # a stream socket's
+    def open(self) -> None:
         """The peer has connected: see who it is, and whether its request is already there."""
-        self._transport = transport
-        sock = transport.get_extra_info("socket")
-        # Our own object for two calls: asyncio's has no recv_into, uvloop's costs a new socket for each of its calls.
-        own = plain_socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, sock.fileno())
+        self.peer = Peer(*credentials(self._sock), self._sock)
+        share = self._share = self._host.opened(self)
+        if share is None:
+            self._sock.close()
+            return
+        self._idle = share.idle
+        self._idle[self] = None
+        self._ready = self._refused() is None
+        self._receive()
+        if not self._closing:
+            self._host.poller.watch(self._sock.fileno(), self._watched, self.ready)
+
+    def _receive(self) -> None:
+        """A request that the handler recognises as a whole is answered without being decoded."""
+        inbox = self._inbox or self._host.inbox
         try:
-            self.peer = Peer(*credentials(own), sock)
-            share = self._share = self._host.opened(self)
-            if share is None:
-                self._drop("no room")
-                return
-            self._idle = share.idle
-            self._idle[self] = None
-            self._ready = self._refused() is None
-            self._peek(own)
-        finally:
-            own.detach()
-
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  we know our sizes
-        """Where the loop receives to."""
-        return (self._inbox or self._host.inbox).buffer()
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Bytes have come. A request that the handler recognises as a whole is answered without being decoded."""
+            count = self._sock.recv_into(inbox.buffer(), 0, DONT_WAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            count = 0
+        if not count:
+            self._end_of_input()
+            return
         self.has_asked = True
-        if self._ready and nbytes <= QUICK_MAX:
-            request = self._host.inbox.peek(QUICK, nbytes)
-            frame = request and self._host.handler.quick(self.peer, request)
+        if self._ready and count <= QUICK_MAX:
+            request = inbox.peek(QUICK, count)
+            frame = request and self._quick(request)
             if frame:
                 self._idle.move_to_end(self)
-                self._transport.write(frame)
+                self._send(frame)
                 return
-        inbox = self._inbox or self._host.inbox
-        inbox.received(nbytes)
+        inbox.received(count)
         if self._again is None:
             self._turn(inbox)
         else:
             self._keep(inbox)
             self._rest()
 
-    def eof_received(self) -> bool:
+    def _quick(self, request: bytes) -> bytes | None:
+        try:
+            return self._host.handler.quick(self.peer, request)
+        except Exception:
+            log.exception("a request cannot be looked up: it goes the long way")
+            return None
+
+    def _end_of_input(self) -> None:
         """The peer sends no more. It may still read (`nc -N`): then the connection stays for what it has asked."""
         self._eof = True
-        if self._ready and not self._transport.get_write_buffer_size():
-            return False
-        if self._again is not None or (self._stall is not None and self._inbox is not None):
-            return True
-        if self._call is not None and not self._hung_up():
-            self._host.watch(self)
-            return True
-        self.close()
-        return False
-
-    def pause_writing(self) -> None:
-        """The peer does not read as fast as it is answered."""
-        self._stall = Stall(self._transport, self._host.limits, self._host.clock.now().boot)
-        if not self._turning:
+        if self._ready:
+            self._finish()
+        elif self._again is not None or (not self._has_nothing_to_send() and not has_hung_up(self._sock.fileno())):
             self._rest()
+        else:
+            self._finish()
 
-    def resume_writing(self) -> None:
-        """It has taken all."""
-        self._stall = None
-        self._resume()
+    def _hung_up(self) -> None:
+        if self._again is None:
+            self._finish()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  any end is an end
-        """The socket is closed."""
-        self._closing = True
-        self._ready = False
+    def _has_nothing_to_send(self) -> bool:
+        return self._call is None and self._again is None and self._unsent is None
+
+    def _ended(self) -> None:
         if self._again is not None:
             self._again.cancel()
         if self._inbox is not None:
@@ -154,7 +131,7 @@ class Connection(asyncio.BufferedProtocol):
             self._call = None
         if not call.oneway:
             self._send(frame)
-        if last and not self._turning:
+        if last:
             self._resume()
 
     def policy_changed(self) -> None:
@@ -172,43 +149,19 @@ class Connection(asyncio.BufferedProtocol):
 
     def inspect(self, now: float) -> bool:
         """Drop a peer that keeps us waiting at boot instant `now`; whether to look again."""
-        if self._half_since is not None and now - self._half_since >= self._host.limits.request_time:
+        limits = self._host.limits
+        if self._half_since is not None and now - self._half_since >= limits.request_time:
             self._drop("its request is unfinished")
-        elif self._stall is not None and self._stall.overdue(now):
+        elif self._unsent is not None and self._unsent.waited(now) >= limits.stall_time:
             self._drop("it does not read")
-        elif self._deaf() and self._hung_up():
-            self._drop("it is gone")
-        else:
-            return self._half_since is not None or self._stall is not None or self._deaf()
-        return False
+        return self._unsent is not None or (self._half_since is not None and not self._closing)
 
     def evict(self) -> None:
         """Make room for another connection."""
         self._leave()
         self.close()
 
-    def close(self) -> None:
-        """Send what is waiting to be sent, then close."""
-        self._closing, self._ready = True, False
-        if self._stall is None and self._transport.get_write_buffer_size():
-            self.pause_writing()  # a little is waiting, too little for the transport to say so: not for ever
-        self._transport.close()
-
-    def abort(self) -> None:
-        """Close at once."""
-        self._closing, self._ready = True, False
-        self._transport.abort()
-
     # One turn: a bounded number of requests, then the others'.
-
-    def _peek(self, own: plain_socket) -> None:
-        """Read the request that came while we accepted: it saves a client that connects and asks a turn of the loop."""
-        try:
-            count = own.recv_into(self._host.inbox.buffer(), 0, socket.MSG_DONTWAIT)
-        except OSError:
-            return
-        if count:
-            self.buffer_updated(count)
 
     def _turn(self, inbox: Inbox) -> None:
         """Serve what has come into the inbox, ours or the shared one."""
@@ -228,7 +181,7 @@ class Connection(asyncio.BufferedProtocol):
     def _take(self, inbox: Inbox) -> None:
         half_since, self._half_since = self._half_since, None
         for _ in range(self._host.limits.turn):
-            if self._call is not None or self._stall is not None or self._closing:
+            if self._call is not None or self._unsent is not None or self._closing:
                 return
             message = inbox.next()
             if message is None:
@@ -278,14 +231,6 @@ class Connection(asyncio.BufferedProtocol):
 
     # Between two turns.
 
-    def _send(self, frame: bytes) -> None:
-        if self._closing:
-            return
-        if self._stall is None:
-            self._transport.write(frame)
-        elif not self._stall.add(frame):
-            self._drop("it leaves too much unread")
-
     def _resume(self) -> None:
         """Something that held up the waiting requests is over."""
         if self._turning:
@@ -296,8 +241,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _rest(self) -> None:
         """Put down what this connection waits for now."""
-        free = self._call is None and self._stall is None and self._inbox is None
-        if not free or not self._reading:
+        free = self._call is None and self._unsent is None and self._inbox is None
+        if not free or self._watched != READ:
             self._brake()
         if self._closing:
             return
@@ -308,16 +253,15 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._idle.pop(self, None)
         self._hold()
-        if self._eof and self._call is None and self._again is None and self._stall is None:
+        if self._eof and self._has_nothing_to_send():
             self.close()
 
     def _brake(self) -> None:
         """Read no more than there is room for, and be looked after if the peer keeps us waiting."""
         full = self._inbox is not None and self._inbox.full
-        if full is self._reading and not (self._eof or self._closing):
-            self._reading = not full
-            (self._transport.pause_reading if full else self._transport.resume_reading)()
-        if self._half_since is not None or self._stall is not None or self._deaf():
+        reads = 0 if full or self._eof or self._closing else READ
+        self._watch(reads if self._unsent is None else reads | WRITE)
+        if self._half_since is not None or self._unsent is not None:
             self._host.watch(self)
 
     def _hold(self) -> None:
@@ -329,20 +273,9 @@ class Connection(asyncio.BufferedProtocol):
             if share.bytes > self._host.limits.half_requests:
                 self._drop("its user leaves too many requests unfinished")
 
-    def _deaf(self) -> bool:
-        """Whether a call is open whose peer could leave without our reading it."""
-        return self._call is not None and (self._eof or not self._reading)
-
-    def _hung_up(self) -> bool:
-        return has_hung_up(self._transport.get_extra_info("socket").fileno())
-
     def _leave(self) -> None:
         share, self._share = self._share, None
         if share is not None:
             share.bytes -= self._held
             self._held = 0
             self._host.closed(self, share)
-
-    def _drop(self, why: str) -> None:
-        log.debug("%r: dropped: %s", self.peer, why)
-        self.abort()

@@ -44,6 +44,7 @@ class Daemon:
         self._end = asyncio.Event()
         self._known: dict[str, object] = {}  # how the folders of `directory` stores looked last
         clock = SystemClock()
+        self._used, self._called = clock.now().boot, 0.0  # when it was last in use; the last call that was seen
         self.agent = Agent(paths, clock, Helpers(dict(os.environ)))
         policy = access.Policy(os.geteuid(), system=paths.system)
         self.service = Service(self.agent, policy, self)
@@ -158,11 +159,13 @@ class Daemon:
         self.server.policy_changed()
 
     def _turned(self) -> None:
-        agent = self.agent
-        if self._idle_exit is None or self.server.connections:
+        """Leave when unused for long enough. A call for a token is a use, and so is a connection until it ends."""
+        if self._idle_exit is None:
             return
-        idle_since = max(agent.callers.latest, agent.started_at)
-        if agent.clock.now().wall - idle_since > self._idle_exit:
+        now, called = self.agent.clock.now().boot, self.agent.callers.latest
+        if self.server.connections or called != self._called:
+            self._used, self._called = now, called
+        if now - self._used > self._idle_exit:
             log.info("nobody has asked for %.0f s: ending", self._idle_exit)
             self._end.set()
 

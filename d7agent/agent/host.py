@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from d7agent.agent.call import Handler
 from d7agent.agent.limits import Limits
+from d7agent.agent.poller import Poller
 from d7agent.agent.roster import Share
 from d7agent.core.clock import Clock
 from d7agent.wire.framing import Inbox
@@ -23,6 +24,7 @@ class Host(Protocol):
     service: Service
     inbox: Inbox
     loop: asyncio.AbstractEventLoop
+    poller: Poller
 
     def opened(self, connection: "Connection") -> "Share[Connection] | None":
         """A connection has come; None when it must go again."""

@@ -18,7 +18,6 @@ class Limits(Struct, frozen=True):
     connections: int = 16_384  # 10,000 subscribers and as many again in passing; some 20 MiB
     per_uid: int = 8_192  # half: one user's runaway program leaves room for all others
     backlog: int = 4_096  # a stampede waits in the kernel (its own cap, somaxconn, is the same) instead of failing
-    accepts: int = 64  # connections that stock asyncio accepts in one go; more would keep those that ask waiting
     turn: int = 64  # requests of one connection handled in one turn of the loop, some 1 ms: then others get theirs
     request_time: float = 10.0  # seconds for the whole of a request: a program writes one in microseconds
     stall_time: float = 10.0  # seconds a reader may leave its replies without taking a single byte

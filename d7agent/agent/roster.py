@@ -6,6 +6,8 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from d7agent.agent.limits import Limits
 
+MOST_UIDS: Final = 256  # shares kept though empty, since who comes once comes again; subordinate uids are many
+
 
 class Member(Protocol):
     """A connection, as far as the roster cares."""
@@ -52,9 +54,8 @@ class Roster(Generic[M]):
             return None
         if self.count >= self._limits.connections and not self._make_room_for_all():
             return None
-        share = self._shares.get(uid)
         if share is None:
-            share = self._shares[uid] = Share(uid)
+            share = self._shares[uid] = self._new_share(uid)
         share.members.add(member)
         self.count += 1
         return share
@@ -64,8 +65,11 @@ class Roster(Generic[M]):
         share.idle.pop(member, None)
         share.members.discard(member)
         self.count -= 1
-        if not share.members:
-            del self._shares[share.uid]
+
+    def _new_share(self, uid: int) -> Share[M]:
+        if len(self._shares) >= MOST_UIDS:
+            self._shares = {share.uid: share for share in self._shares.values() if share.members}
+        return Share(uid)
 
     def _make_room_for_all(self) -> bool:
         holders = sorted(self._shares.values(), key=lambda share: len(share.members), reverse=True)

@@ -1,7 +1,6 @@
 """The listening side: accepts peers, keeps them within the limits, and looks after those that keep us waiting."""
 
 import asyncio
-import functools
 import logging
 import socket
 from typing import Final
@@ -10,7 +9,9 @@ from d7agent import __version__
 from d7agent.agent.call import Call, Handler
 from d7agent.agent.connection import Connection
 from d7agent.agent.limits import Limits, fit, raise_nofile
+from d7agent.agent.listener import Listener
 from d7agent.agent.peers import Peer
+from d7agent.agent.poller import Poller
 from d7agent.agent.roster import Roster, Share
 from d7agent.core.clock import Clock, SystemClock
 from d7agent.wire.framing import Inbox
@@ -33,6 +34,7 @@ class Server:
     """
 
     loop: asyncio.AbstractEventLoop
+    poller: Poller
 
     def __init__(self, handler: Handler, limits: Limits | None = None, clock: Clock | None = None) -> None:
         self.handler = handler
@@ -41,7 +43,7 @@ class Server:
         self.service = Service(__version__)
         self.inbox = Inbox()
         self.roster: Roster[Connection] = Roster(self.limits)
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
         self._watched: dict[Connection, None] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event = asyncio.Event()
@@ -55,14 +57,11 @@ class Server:
 
     async def listen(self, sock: socket.socket) -> None:
         """Accept from a bound AF_UNIX stream socket, which is the server's from now on. Its file is left alone."""
-        self.loop = asyncio.get_running_loop()
-        sock.setblocking(False)
-        # create_server and not create_unix_server: that one would remove the file of a socket that is systemd's.
-        listener = await self.loop.create_server(
-            functools.partial(Connection, self), sock=sock, backlog=self.limits.accepts
-        )
-        self._listeners.append(listener)
-        sock.listen(self.limits.backlog)  # again: to stock asyncio the number above is also that of accepts in one go
+        if not self._listeners:
+            self.loop = asyncio.get_running_loop()
+            self.poller = Poller(self.loop)
+        sock.listen(self.limits.backlog)
+        self._listeners.append(Listener(self.loop, sock, lambda client: Connection(self, client).open()))
         log.debug("listening on %s", sock.getsockname())
 
     def policy_changed(self) -> None:
@@ -78,7 +77,6 @@ class Server:
         """
         for listener in self._listeners:
             listener.close()
-        await asyncio.sleep(0)  # those accepted in this turn of the loop come in only now
         began = self.clock.now().boot
         while (waited := self.clock.now().boot - began) < grace and self._owes(waited < LAST_CALL):  # noqa: ASYNC110
             await asyncio.sleep(LOOK)
@@ -91,6 +89,8 @@ class Server:
         await self._emptied(1.0)
         if self._sweeper is not None:
             self._sweeper.cancel()
+        if self._listeners:
+            self.poller.close()
 
     def _owes(self, newcomers: bool) -> bool:
         """Whether somebody waits for an answer; `newcomers`: or is about to ask."""

@@ -24,7 +24,7 @@ ROOT: Final = 0
 _FOLDER: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
-Identity = tuple[int, int]  # device and inode
+Identity = tuple[int, int, int, int]  # device, inode, time of the last write in ns, size: inodes are used again
 
 
 class Trouble(Exception):
@@ -47,7 +47,9 @@ def put(
         temporary = _temporary(name)
         _drop(folder, temporary)  # what a killed agent left
         try:
-            identity = _write(folder, temporary, make, mode, gid)
+            _write(folder, temporary, make, mode, gid)
+            # Only now: a file on a server has its final times when it is closed.
+            identity = _identity(os.stat(temporary, dir_fd=folder, follow_symlinks=False))
             if not wanted():
                 return None
             os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
@@ -71,13 +73,16 @@ def drop(path: str) -> None:
 def still_there(path: str, identity: Identity) -> bool:
     """Whether the file put there is there yet."""
     try:
-        found = os.lstat(path)
+        return _identity(os.lstat(path)) == identity
     except OSError:
         return False
-    return (found.st_dev, found.st_ino) == identity
 
 
-def _write(folder: int, name: str, make: Callable[[], bytearray], mode: int, gid: int) -> Identity:
+def _identity(found: os.stat_result) -> Identity:
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _write(folder: int, name: str, make: Callable[[], bytearray], mode: int, gid: int) -> None:
     fd = os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
     try:
         if gid >= 0:
@@ -88,8 +93,6 @@ def _write(folder: int, name: str, make: Callable[[], bytearray], mode: int, gid
             _write_all(fd, content)
         finally:
             wipe(content)
-        made = os.fstat(fd)
-        return made.st_dev, made.st_ino
     finally:
         os.close(fd)
 

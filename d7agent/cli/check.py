@@ -15,6 +15,7 @@ from d7agent.core.clock import SystemClock, boot_time
 
 LIMIT: Final = 10.0  # seconds, the guidelines' default; Nagios kills a check after 30
 SHOWN: Final = 5  # profiles in trouble that the line names; a pager shows no more
+CONFIGURATION: Final = "the configuration"  # among profiles, whose names have no blank
 LEAST: Final = 0.05  # seconds that are always left for one more step, so that its own error is what is told
 
 EPILOG: Final = """\b
@@ -93,7 +94,7 @@ def check(
         if live:
             judged = _live(agent, profiles, judged, end)
     problems = found.get("agent", {}).get("config_problems") or []
-    judged |= {"configuration": Verdict(WARNING, str(problems[0]))} if problems else {}
+    judged |= {CONFIGURATION: Verdict(WARNING, str(problems[0]))} if problems else {}
     now = SystemClock().now().wall
     values = [value for one in profiles for value in _perf(one, limits[name(one)], now, prefix=profile is None)]
     if not profiles:
@@ -151,7 +152,8 @@ def _summary(judged: dict[str, Verdict], profiles: list[dict[str, Any]], now: fl
         ((who, verdict),) = judged.items()
         return f"{who}: {verdict.text}, {_history(profiles[0], now)}"
     bad = sorted((item for item in judged.items() if item[1].level != OK), key=lambda item: -_rank(item[1]))
-    several = f"{len(bad)} of {len(profiles)} profiles: " if len(profiles) > 1 else ""
+    count = sum(1 for who, _ in bad if who != CONFIGURATION)
+    several = f"{count} of {len(profiles)} profiles: " if count and len(profiles) > 1 else ""
     return several + _listed([f"{who}: {verdict.text}" for who, verdict in bad])
 
 

@@ -11,7 +11,7 @@ from d7agent.cli import units
 from d7agent.cli.launcher import launcher
 from d7agent.cli.output import Failure
 from d7agent.cli.systemctl import LIMIT, Manager, lingers, run
-from d7agent.cli.units import SERVICE, SOCKET, Place
+from d7agent.cli.units import SERVICE, SOCKET, TIMER, Place
 from d7agent.client.blocking import Agent, NoAgent
 from d7agent.core.paths import SYSTEM_CONFIG, SYSTEM_SOCKET, SYSTEM_STATE
 
@@ -45,7 +45,8 @@ def uninstall(system: bool) -> list[str]:
     ours = [path for path in place.every_file.values() if units.is_ours(path)]
     if not ours:
         return [f"Nothing to do: no file in {place.units} was written by `d7agent service install`."]
-    manager.tried("disable", "--now", SOCKET)
+    for unit in (SOCKET, *([TIMER] if system else [])):
+        manager.tried("disable", "--now", unit)
     manager.tried("stop", SERVICE)
     removed = units.remove(place)
     manager.tried("daemon-reload")

@@ -107,7 +107,9 @@ def _who(caller: Status) -> Labels:
 
 def _of_profiles(profiles: list[Status]) -> list[Family]:
     states = [({**_label(p), "state": s}, float(p.get("state") == s)) for p in profiles for s in get_args(State)]
-    sinks = [({**_label(p), "path": s.get("path")}, float(bool(s.get("ok")))) for p in profiles for s in p.get("sinks", [])]
+    sinks = [
+        ({**_label(p), "path": s.get("path")}, float(bool(s.get("ok")))) for p in profiles for s in p.get("sinks", [])
+    ]
     errors = [({**_label(p), "reason": e["reason"]}, e["at"]) for p in profiles if (e := p.get("last_error"))]
     return [
         Family("profile_state", "1 for the state the profile is in, 0 for the others.", states),

@@ -33,11 +33,11 @@ class Manager:
         said = _last(done)
         if self.system:
             raise Failure(f"systemd does not run this machine: {said}", "start `d7agent run --system` by other means")
-        raise Failure(
-            f"your systemd user manager does not answer: {said}",
-            "log in on the console, by ssh or with `machinectl shell USER@`, not by su or sudo; without systemd: "
-            "d7agent start",
-        )
+        hint = "log in on the console, by ssh or with `machinectl shell USER@`, not by su or sudo"
+        others = "without systemd: d7agent start"
+        if os.geteuid() == 0:
+            others = "for the host's agent: d7agent service install --system"
+        raise Failure(f"your systemd user manager does not answer: {said}", f"{hint}; {others}")
 
     def version(self) -> int:
         """systemd's version; 0 where it cannot be read."""

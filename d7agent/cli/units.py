@@ -16,6 +16,8 @@ MARK: Final = "# Written by `d7agent service install`"  # the first line of what
 SOCKET: Final = "d7agent.socket"
 SERVICE: Final = "d7agent.service"
 DROP_IN: Final = "d7agent.service.d/notify-reload.conf"
+METRICS: Final = "d7agent-metrics.service"  # the host's only; written, and left to the admin to enable
+TIMER: Final = "d7agent-metrics.timer"
 DROP_IN_SINCE: Final = 253  # the systemd that knows Type=notify-reload
 
 
@@ -30,7 +32,9 @@ class Place:
         """The path of each file to be written, by its shipped name, for this version of systemd."""
         names = [SOCKET, SERVICE, *([DROP_IN] if systemd >= DROP_IN_SINCE else [])]
         paths = {name: f"{self.units}/{name}" for name in names}
-        return paths | ({"d7agent.sysusers": SYSUSERS} if self.system else {})
+        if self.system:
+            paths |= {"d7agent.sysusers": SYSUSERS} | {name: f"{self.units}/{name}" for name in (METRICS, TIMER)}
+        return paths
 
     @property
     def every_file(self) -> dict[str, str]:

@@ -21,7 +21,7 @@ def check(scene: Scene) -> Iterator[Finding]:
         yield from _modes(scene, scene.paths)
     if scene.config is not None:
         yield from _access(scene, scene.config)
-        yield from _stores(scene.config)
+        yield from _stores(scene, scene.config)
 
 
 def _faults(scene: Scene) -> Iterator[Finding]:
@@ -118,13 +118,14 @@ def _access(scene: Scene, config: Config) -> Iterator[Finding]:
         yield ok("access", f"[access] lets in {', '.join((*access.users, *access.groups, *access.units))}")
 
 
-def _stores(config: Config) -> Iterator[Finding]:
+def _stores(scene: Scene, config: Config) -> Iterator[Finding]:
     """The files of `directory` stores: the agent refuses those that others can read."""
     for profile in config.profiles.values():
         kind, _, folder = profile.store.partition(":")
         if kind == "environment":
             yield ok("store", f"{profile.name}: the secret stays in the agent's own environment, where you put it")
-        if kind != "directory" or f"{folder}/".startswith(MOUNTS) or not os.access(folder, os.R_OK | os.X_OK):
+        hidden = not os.access(folder, os.R_OK | os.X_OK) and (scene.system or os.path.isdir(folder))
+        if kind != "directory" or f"{folder}/".startswith(MOUNTS) or hidden:
             continue
         parts = [f"{folder}/{part}" for part in PARTS if os.path.exists(f"{folder}/{part}")]
         for path in parts:

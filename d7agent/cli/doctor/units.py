@@ -28,6 +28,10 @@ def check(scene: Scene) -> Iterator[Finding]:
         yield from _no_manager(scene, command)
         return
     units = parsed(text)
+    if not scene.system and not is_installed(units) and (path := user_unit(scene.env)):
+        remedy = f"{command} daemon-reload; if that changes nothing, the manager has another HOME than this shell"
+        yield warn("units", f"{path} is there, and systemd does not know it", remedy)
+        return
     yield from judged(units, command, systemd=scene.agent.get("systemd"), answers=scene.status is not None)
     if not scene.system and is_installed(units):
         yield from _linger(scene)

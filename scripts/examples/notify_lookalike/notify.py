@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 """Send an alert by SMS through D7: a look-alike of the notification scripts that D7 offers for Nagios and Zabbix.
 
-Nagios and Zabbix run it as a user of their own, without a desktop and without a keyring. This is the state before
-d7agent: the token is pasted in below, readable for everybody who may run the script, and when D7 refuses it one day, the
-script says so to nobody and exits 0: the alert is lost, and looks delivered. notify_d7agent.py differs in one line.
+Nagios and Zabbix run it as a user of their own, without a desktop and without a keyring. `notify.py` and
+`notify_d7agent.py` differ in one line: where the token comes from.
+
+The first has it pasted in, readable for everybody who may run the script; when D7 refuses it one day, the script
+exits 0: the alert is lost, and looks delivered. The second asks the agent, which always has a good one; where there is
+none to be had, it ends with d7agent's error and a status other than 0, which Nagios and Zabbix log.
 """
 
 import argparse
@@ -14,7 +17,7 @@ import urllib.request
 
 GATEWAY = "https://api.d7networks.com/messages/v1/send"
 
-# From D7's control panel
+# The token, from D7's control panel or from d7agent
 D7TOKEN = "D7_TOKEN"
 
 parser = argparse.ArgumentParser()

@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 """Send an alert by SMS through D7: a look-alike of the notification scripts that D7 offers for Nagios and Zabbix.
 
-Nagios and Zabbix run it as a user of their own, without a desktop and without a keyring. This is the state with d7agent:
-one line differs from notify.py (and these words). The token is always a good one, is in no file, and where none is to be
-had the script ends with d7agent's error and a status other than 0, which Nagios and Zabbix log and show.
+Nagios and Zabbix run it as a user of their own, without a desktop and without a keyring. `notify.py` and
+`notify_d7agent.py` differ in one line: where the token comes from.
+
+The first has it pasted in, readable for everybody who may run the script; when D7 refuses it one day, the script
+exits 0: the alert is lost, and looks delivered. The second asks the agent, which always has a good one; where there is
+none to be had, it ends with d7agent's error and a status other than 0, which Nagios and Zabbix log.
 """
 
 import argparse
@@ -14,7 +17,7 @@ import urllib.request
 
 GATEWAY = "https://api.d7networks.com/messages/v1/send"
 
-# From d7agent: users under [access] in /etc/d7agent/config.toml get it
+# The token, from D7's control panel or from d7agent
 D7TOKEN = __import__("subprocess").check_output(["/usr/bin/d7agent", "token"], text=True).strip()
 
 parser = argparse.ArgumentParser()

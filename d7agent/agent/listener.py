@@ -1,0 +1,57 @@
+"""A listening socket: accepts one client in a turn of the loop, and rests when the machine has no descriptor left."""
+
+import asyncio
+import errno
+import logging
+import socket
+from _socket import socket as plain_socket
+from collections.abc import Callable
+from typing import Final
+
+REST: Final = 1.0  # seconds without accepting when there is no descriptor or memory for another client
+EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+log = logging.getLogger("d7agent.agent.listener")
+
+
+class Listener:
+    """Calls `accepted` with the socket of each new client. The socket's file is left alone: it may be systemd's."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, accepted: Callable[[plain_socket], None]
+    ) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._accepted = accepted
+        self._resting: asyncio.TimerHandle | None = None
+        sock.setblocking(False)
+        self._listen()
+
+    def close(self) -> None:
+        """Accept nobody any more."""
+        if self._resting is not None:
+            self._resting.cancel()
+        elif self._sock.fileno() >= 0:
+            self._loop.remove_reader(self._sock.fileno())
+        self._sock.close()
+
+    def _listen(self) -> None:
+        self._resting = None
+        self._loop.add_reader(self._sock.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        try:
+            # Not accept(): that makes a socket.socket, whose two enumerations alone take longer than the system call.
+            number, _ = self._sock._accept()  # type: ignore[attr-defined]  # noqa: SLF001
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno in EXHAUSTED:
+                self._rest(error)
+            return
+        self._accepted(plain_socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, number))
+
+    def _rest(self, error: OSError) -> None:
+        log.warning("cannot accept a connection, trying again in %g s: %s", REST, error.strerror)
+        self._loop.remove_reader(self._sock.fileno())
+        self._resting = self._loop.call_later(REST, self._listen)
