@@ -197,6 +197,15 @@ def test_an_agent_that_does_not_start_says_why(folder: Path) -> None:
         assert "hint: mend it" in run.err
 
 
+def test_a_socket_where_none_can_be_is_told(folder: Path) -> None:
+    """The error names the place and what to do; nothing is left in folders that are not d7agent's own."""
+    for place in ("/proc/agent.sock", f"{folder}/run/file/agent.sock"):
+        (folder / "run" / "file").write_text("")
+        found = cli.run(["start", "--socket", place], cli.environment(folder))
+        assert (found.status, found.out, cli.is_two_lines(found.err)) == (3, "", True)
+        assert f"{place}: no socket can be made there" in found.err
+
+
 def test_a_log_makes_room_for_itself(folder: Path) -> None:
     """A long log is put aside at the next start; it is nobody else's to read."""
     state = folder / ".local/state/d7agent"

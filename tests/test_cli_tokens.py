@@ -84,13 +84,13 @@ def test_what_is_asked_for_reaches_the_agent(folder: Path, d7agent: cli.Inside) 
 
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("value", [NASTY, ACCESS_TOKEN, "~root", "-n", "a'b'c", "!", "\\'", "'"])
-def test_every_shell_reads_back_what_was_quoted(shell: str, value: str) -> None:
+def test_every_shell_reads_back_what_was_quoted(shell: str, value: str, tmp_path: Path) -> None:
     """Whatever the value holds, the shell's variable holds the same, and nothing was run or expanded."""
     code = quoting.assignments(shell, {"A": value, "B": "two"})
     start = SHELLS[shell]
     assert shutil.which(start[0]), f"NOT TESTED: install {start[0]}"
     argv = [*start, code + 'sh -c \'printf "%s/%s" "$A" "$B"\'']
-    env = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LC_ALL": "C.UTF-8"}
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"}
     done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False, timeout=20)
     assert (done.stdout, done.stderr) == (f"{value}/two", "")
 

@@ -202,7 +202,8 @@ def test_figures_for_node_exporter(host: Host) -> None:
     host.out("systemctl", "enable", "--now", "d7agent-metrics.timer")
     host.out("systemctl", "start", "d7agent-metrics.service")
     text = host.out("cat", f"{folder}/d7agent.prom", user=OTHER) + "\n"
-    assert {family.name for family in text_string_to_metric_families(text)} & {"d7agent_up", "d7agent_profile_state"}
+    families = text_string_to_metric_families(text)  # type: ignore[no-untyped-call]  # published without types
+    assert any(family.name.startswith("d7agent_") for family in families)
 
 
 def test_sinks_and_hooks_in_the_hardened_unit(host: Host, box: Sandbox) -> None:

@@ -189,6 +189,22 @@ def test_keyring_tls_and_callers_under_hardening(user: User) -> None:
     assert token not in raw
 
 
+def test_sinks_and_hooks_in_the_hardened_unit(user: User, box: Sandbox) -> None:
+    """An always-fresh file in the runtime folder appears and goes with the agent; a hook runs, and gets no token."""
+    hook = ["/bin/sh", "-c", f"env >{HOME}/hooked.new && mv {HOME}/hooked.new {HOME}/hooked"]
+    user.write(f"{CONFIG}/config.toml", f"[hooks]\non_refreshed = {json.dumps(hook)}\n", user=OWNER)
+    profile = f'store = "directory:{HOME}/cred"\nbase_url = "{box.url}"\n[[sinks]]\npath = "%t/d7agent/default.env"\n'
+    user.write(f"{CONFIG}/profiles/default.toml", profile, user=OWNER)
+    user.login(box.url)
+    token = user.d7agent("token")
+    assert f"D7_API_TOKEN={token}\n" in user.out("cat", f"{RUNTIME}/d7agent/default.env") + "\n"
+    user.ctl("stop", "d7agent.service")
+    assert user.run("test", "-e", f"{RUNTIME}/d7agent/default.env").returncode == 1
+    environment = user.out("cat", f"{HOME}/hooked")
+    assert "D7AGENT_EVENT=" in environment
+    assert token not in environment
+
+
 def test_callers_are_known_by_program_and_unit(served: User) -> None:
     """A caller in a unit of its own shows in status with that unit and its executable."""
     served.out("systemd-run", "--user", "--quiet", "--wait", "--unit=asker", COMMAND, "token", user=OWNER)

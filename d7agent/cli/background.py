@@ -35,10 +35,14 @@ def own_paths() -> Paths:
 
 @contextlib.contextmanager
 def lock_file(socket: str) -> Iterator[int]:
-    """The lock file beside the socket, open; its folder is made (0700) when missing."""
-    folder = os.path.dirname(socket)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    lock = os.open(f"{folder}/start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    """The lock file beside the socket, open; its folder is made (0700) when missing. Raises Failure."""
+    name = f"{os.path.splitext(socket)[0]}.start.lock"
+    try:
+        os.makedirs(os.path.dirname(socket), mode=0o700, exist_ok=True)
+        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        why = f"{socket}: no socket can be made there: {error.strerror}"
+        raise Failure(why, "choose a place in a folder of your own with --socket", 3) from None
     try:
         yield lock
     finally:

@@ -65,7 +65,7 @@ def check_profile(ctx: click.Context, _: click.Parameter, value: str | None) -> 
         return value
     raise Failure(
         "that is no profile name: small letters, digits, _ and -, at most 64, a letter or digit first",
-        "`d7agent status` lists the profiles",
+        "`d7agent status` lists the profiles; secrets go to stdin, never onto the command line",
         2,
     )
 
