@@ -47,7 +47,7 @@ d7_curl() (
     [ -z "${ZSH_VERSION-}" ] || emulate sh
     { set +aeux; } 2>/dev/null
     unset _d7_token
-    { true <&0; } 2>/dev/null || exec </dev/null
+    { true 8<&0; } 2>/dev/null || exec </dev/null
     _d7_find || exit
     _d7_dir=''
     if ! _d7_scratch; then
@@ -186,7 +186,7 @@ _d7_scratch() {
     return 1
 }
 
-# _d7_refused HEAD BODY: whether D7 answered 401, and that alone, for the token's sake. A body that went elsewhere is empty.
+# _d7_refused HEAD BODY: whether D7 answered 401, and that alone, and did not say that it was for another reason than the token.
 _d7_refused() {
     [ -s "$1" ] || return 1
     _d7_last=''
@@ -200,10 +200,14 @@ _d7_refused() {
     done <"$1"
     [ "$_d7_last" = 401 ] || return 1
     [ -s "$2" ] || return 0
+    _d7_last=0 # the body may have gone elsewhere, and then only what -w printed is here
     while IFS= read -r _d7_line || [ -n "$_d7_line" ]; do
-        case $_d7_line in *ACCESS_TOKEN_*) return 0 ;; esac
+        case $_d7_line in
+        *ACCESS_TOKEN_*) return 0 ;;
+        *'"detail"'*) _d7_last=1 ;;
+        esac
     done <"$2"
-    return 1
+    return "$_d7_last"
 }
 
 # Reports the token; returns when the agent has an answer to that.

@@ -198,9 +198,9 @@ def test_an_agent_that_does_not_start_says_why(folder: Path) -> None:
 
 
 def test_a_socket_where_none_can_be_is_told(folder: Path) -> None:
-    """The error names the place and what to do; nothing is left in folders that are not d7agent's own."""
-    for place in ("/proc/agent.sock", f"{folder}/run/file/agent.sock"):
-        (folder / "run" / "file").write_text("")
+    """The error names the place, and what to do."""
+    (folder / "file").write_text("")
+    for place in ("/proc/agent.sock", f"{folder}/file/agent.sock"):
         found = cli.run(["start", "--socket", place], cli.environment(folder))
         assert (found.status, found.out, cli.is_two_lines(found.err)) == (3, "", True)
         assert f"{place}: no socket can be made there" in found.err

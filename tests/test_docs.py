@@ -9,7 +9,7 @@ import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import click
 import pytest
@@ -89,10 +89,11 @@ def code(text: str) -> list[str]:
 
 
 def calls(lines: list[str]) -> Iterator[tuple[str, str]]:
-    """Each call of d7agent in these lines: the command, and what stands behind it up to another command's words."""
+    """Each call of d7agent in these lines: the command, and its arguments up to another command's or a comment."""
+    start = r"(?:^|[|;&(`'\"][ ]*|(?:^|[ ])(?:[$%>]|sudo|then|do|until|--)[ ])[ ]*d7agent"
     for line in lines:
-        for name, rest in re.findall(r"(?<![\w./-])d7agent ([a-z]\w*)([^|;&`\n]*)", line):
-            yield name, re.split(r" -- |\$\(", rest)[0]
+        for name, rest in re.findall(rf"{start} ([a-z]\w*)([^|;&`\n]*)", line):
+            yield name, re.split(r" -- |\$\(| # ", rest)[0]
 
 
 def named_options(text: str) -> set[str]:
@@ -213,21 +214,21 @@ def toml_texts() -> dict[str, str]:
 
 @pytest.mark.parametrize("place", toml_texts())
 def test_examples_of_configuration_are_taken(place: str) -> None:
-    """What is shown as a file begins with the file's name, and core.config takes it as it stands."""
+    """core.config takes each as it stands, as the file that its first line names, or of the kind its keys are of."""
     text = toml_texts()[place]
-    name = text.splitlines()[0].removeprefix("# ")
+    first = text.splitlines()[0].strip()
+    table = tomllib.loads(text)
+    name = first.removeprefix("# ") if first.startswith("#") else ""
     folders = {"%t": "/run/user/1000", "%h": "/home/me", "%d": "/run/credentials/d7agent.service"}
 
     def expand(path: str) -> str:
         return re.sub("%.", lambda found: folders[found[0]], path)
 
-    assert tomllib.loads(text)
-    if name.endswith("config.toml"):
-        found: Any = config.parse((name, text), [], expand)
-        assert found != config.parse(None, [], expand)
+    if name.endswith("config.toml") or (not name and set(table) <= set(config._CONFIG_RULES)):
+        assert config.parse(("config.toml", text), [], expand) != config.parse(None, [], expand)
     else:
-        (found,) = config.parse(None, [(name, text)], expand).profiles.values()
-        assert name.endswith(f"profiles/{found.name}.toml")
+        (found,) = config.parse(None, [(name or "profiles/default.toml", text)], expand).profiles.values()
+        assert name.endswith(f"profiles/{found.name}.toml") or not name
 
 
 def texts() -> dict[str, list[str]]:

@@ -29,7 +29,7 @@ CALL = st.dictionaries(st.sampled_from(["method", "parameters", "more", "oneway"
 def feed(inbox: Inbox, data: bytes, found: list[bytes]) -> Inbox:
     """Bytes into the inbox, as a loop would write them, and its messages out of it."""
     while data:
-        room = inbox.buffer()
+        room = inbox.room
         count = min(len(room), len(data))
         room[:count] = data[:count]
         data = data[count:]
@@ -141,26 +141,26 @@ def test_an_own_buffer_is_as_large_as_needed() -> None:
 def test_a_full_inbox_says_so() -> None:
     """With 64 KiB of untaken messages there is no room, until one is taken."""
     shared = Inbox()
-    shared.buffer()[:] = (b"{%s\0" % (b"x" * 99) * 1000)[:ROOM]
+    shared.room[:] = (b"{%s\0" % (b"x" * 99) * 1000)[:ROOM]
     shared.received(ROOM)
     inbox = shared.settle()
     assert inbox is not shared
     assert inbox.full
-    assert len(inbox.buffer()) == 0
+    assert len(inbox.room) == 0
     assert inbox.next() is not None
     inbox = inbox.settle()
     assert not inbox.full
-    assert len(inbox.buffer()) == 101
+    assert len(inbox.room) == 101
 
 
 def test_peek_is_for_one_whole_message() -> None:
     """peek gives the message just written if it begins as asked and ends with the NUL."""
     inbox = Inbox()
-    inbox.buffer()[:6] = b'{"a"}\0'
+    inbox.room[:6] = b'{"a"}\0'
     assert inbox.peek(b'{"a"', 6) == b'{"a"}'
     assert inbox.peek(b'{"b"', 6) is None
     assert inbox.peek(b'{"a"', 5) is None
-    inbox.buffer()[:12] = b'{"a"}\0{"a"}\0'
+    inbox.room[:12] = b'{"a"}\0{"a"}\0'
     assert inbox.peek(b'{"a"', 12) is None
 
 

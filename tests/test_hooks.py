@@ -16,9 +16,11 @@ from d7agent.agent.sinks import Sinks
 from d7agent.core import config
 from d7agent.core.config import Sink
 from d7agent.core.states import Hooked, HookEvent
+from d7agent.sandbox import Sandbox, Settings
 from tests.support import agents
 from tests.support.agents import World, profile
 from tests.support.fakes import DOWN, NO_APP
+from tests.support.live import Live
 
 Story = Callable[[World, Hooks], Awaitable[None]]
 KEPT = {"PATH": os.environ["PATH"], "HOME": "/home/x", "LC_ALL": "C"}
@@ -311,3 +313,20 @@ def test_a_refresh_hook_finds_the_new_token_in_the_file(tmp_path: Path) -> None:
         await sinks.close(5)
 
     agents.run(tmp_path, story)
+
+
+@pytest.mark.system
+def test_a_real_agent_runs_hooks_and_shows_their_failures(tmp_path: Path) -> None:
+    """From config.toml to the journal and `status --json`."""
+    argv = script(tmp_path, "echo hello from $D7AGENT_EVENT; exit 4")
+    with Sandbox(Settings(lifetime=600)) as box, Live() as live:
+        (live.root / "cred").mkdir(mode=0o700)
+        live.config.mkdir(parents=True)
+        (live.config / "config.toml").write_text(f'[hooks]\non_refreshed = ["{argv[0]}"]\n')
+        live.start()
+        live.login(box.url, "--store", f"directory:{live.root}/cred")
+        while not (hooks := live.status()["agent"]["hooks"]):
+            assert live.pid
+        assert hooks == [f"on_refreshed: {argv[0]} ended with status 4 (profile default)"]
+        assert "on_refreshed (default): hello from refreshed" in live.journal()
+        live.stop()

@@ -222,7 +222,10 @@ def test_with_everybody_busy_newcomers_are_refused(loop: str, caplog: pytest.Log
             client.ask("RenewToken")
             await until(lambda number=number: len(stand.handler.calls) == number + 1)  # type: ignore[misc]
         for _ in range(3):
-            assert await (await stand.client()).ended() == b""
+            with slow_client(stand.path) as late:
+                late.send(b'{"method":"io.d7agent.Lock","parameters":{"passphrase":"s"}}\0')
+                assert await asyncio.get_running_loop().sock_recv(late, 1) == b""
+            assert not any(stand.server.inbox._data)
         stand.handler.calls[0].reply(b"{}")
         await clients[0].reply()
         assert await stand.works()
@@ -247,6 +250,19 @@ def test_a_closing_connection_does_not_linger(loop: str) -> None:
             await until(lambda: stand.server.connections == 0)
 
     play(loop, scene, SWIFT, clock)
+
+
+def test_who_has_left_already_costs_nothing(loop: str) -> None:
+    """Clients that connect and leave at once are not even looked at, so that those behind them wait for little."""
+
+    async def scene(stand: Stand) -> None:
+        for _ in range(200):
+            slow_client(stand.path).close()
+        assert await stand.works()
+        assert stand.handler.admitted == 1
+        assert len(stand.handler.calls) == 1
+
+    play(loop, scene)
 
 
 def test_nothing_is_left_behind(loop: str) -> None:

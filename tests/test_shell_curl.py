@@ -138,8 +138,9 @@ def test_without_another_token_the_401_is_the_answer(place: Place, box: Sandbox,
 def test_what_cannot_be_sent_twice_is_not(place: Place, box: Sandbox, body: str) -> None:
     """The 401 is seen, and the token reported all the same, so that the next call fares better."""
     refuse(box, place)
-    script = f'mkfifo "$XDG_RUNTIME_DIR/fifo"; echo a=b >"$XDG_RUNTIME_DIR/fifo" & echo "" | d7_curl -sS {body} "$SEND"'
-    done = place.run(f'{script}; : <>"$XDG_RUNTIME_DIR/fifo"; wait')
+    fifo = '"$XDG_RUNTIME_DIR/fifo"'
+    call = f'echo "" | d7_curl -sS -X POST {body} "$SEND"'
+    done = place.run(f"mkfifo {fifo}; echo a=b >{fifo} & {call}; : <>{fifo}; wait")
     assert "ACCESS_TOKEN_SIGNATURE_VERIFICATION_FAILED" in done.stdout
     assert place.asked == ["reject"]
     assert box.stats.requests == 1
@@ -149,7 +150,7 @@ def test_what_cannot_be_sent_twice_is_not(place: Place, box: Sandbox, body: str)
 @pytest.mark.parametrize("status", [404, 422])
 def test_other_errors_are_the_callers(place: Place, box: Sandbox, status: int) -> None:
     """No report, no replay; the body arrives."""
-    url = '"$SEND" -d x' if status == 422 else '"${BALANCE}x"'
+    url = '"$SEND" -H Content-Type:application/json -d "{}"' if status == 422 else '"${BALANCE}x"'
     out = place.out(f"d7_curl -sS -w '%{{http_code}}' {url}")
     assert out.endswith(str(status))
     assert "detail" in out
@@ -159,7 +160,6 @@ def test_other_errors_are_the_callers(place: Place, box: Sandbox, status: int) -
 
 def test_what_was_answered_already_is_not_asked_again(place: Place, box: Sandbox) -> None:
     """Of two calls in one command the first worked: it would be made twice."""
-    box.faults.add("expired-token", times=1) if False else None
     refuse(box, place)
     good = (place.folder / "asked.answer").read_text().strip()
     script = f'd7_curl -sS -H "Authorization: Bearer {good}" "$BALANCE" --next -sS "$BALANCE"'
@@ -199,8 +199,7 @@ def test_without_a_place_for_the_answer_the_call_is_made_all_the_same(place: Pla
     assert "ACCESS_TOKEN" in out
 
 
-@pytest.mark.parametrize("shell", SHELLS)
-def test_with_a_real_agent(tmp_path: Path, shell: str) -> None:
+def test_with_a_real_agent() -> None:
     """The sink follows the login; a token that D7 no longer takes is replaced by the agent, and the call works."""
     with Sandbox(Settings(lifetime=600)) as box, longago.logged_in(box) as live:
         profile = live.config / "profiles" / "default.toml"
@@ -213,7 +212,7 @@ def test_with_a_real_agent(tmp_path: Path, shell: str) -> None:
         script = f"set -eu; . {LIBRARY}; d7_curl -sS {box.url}/messages/v1/balance; echo; d7_token"
         path = f"{Path(COMMAND).parent}:{live.environment['PATH']}"
         env = {**live.environment, "PATH": path}
-        done = subprocess.run([shell, "-c", script], env=env, capture_output=True, text=True, check=True, timeout=50)
+        done = subprocess.run(["dash", "-c", script], env=env, capture_output=True, text=True, check=True, timeout=50)
         assert '"balance"' in done.stdout
         assert done.stderr == ""
         assert box.stats.logins == 2

@@ -14,8 +14,10 @@ from d7agent.agent.sinks import MARGIN, Sinks
 from d7agent.core import states
 from d7agent.core.config import Profile, Sink, SinkFormat
 from d7agent.core.forms import Facts, sink_form
+from d7agent.sandbox import Sandbox, Settings
 from tests.support.agents import World, profile
 from tests.support.fakes import DOWN, NO_APP
+from tests.support.live import Live
 from tests.support.sinks import Gate, Inline, content, error, settle, tell
 
 
@@ -291,3 +293,28 @@ def test_nothing_is_written_before_the_configuration_or_without_sinks(tmp_path: 
         assert sinks_module.LOOK_EVERY >= 60
 
     tell(tmp_path, story, gate)
+
+
+@pytest.mark.system
+def test_a_real_agent_killed_and_started_again(tmp_path: Path) -> None:
+    """The file outlives the agent that was killed, the next one writes it anew, and a stop takes it away."""
+    with Sandbox(Settings(lifetime=600)) as box, Live() as live:
+        sink = live.runtime / "d7agent" / "default.env"
+        (live.root / "cred").mkdir(mode=0o700)
+        (live.config / "profiles").mkdir(parents=True)
+        (live.config / "profiles" / "default.toml").write_text('[[sinks]]\npath = "%t/d7agent/default.env"\n')
+        live.start()
+        live.login(box.url, "--store", f"directory:{live.root}/cred")
+        token = live.run("token", check=True).stdout.strip()
+        while not sink.exists():
+            assert live.status()["profiles"][0]["sinks"] == [{"path": str(sink), "ok": True}]
+        assert f"D7_API_TOKEN={token}\n" in sink.read_text()
+        live.kill()
+        before = sink.stat()
+        live.start()
+        while sink.stat().st_mtime_ns == before.st_mtime_ns:
+            assert live.status()["profiles"][0]["sinks"][0]["ok"]
+        assert f"D7_API_TOKEN={token}\n" in sink.read_text()
+        live.stop()
+        assert not sink.exists()
+        assert token not in live.journal()

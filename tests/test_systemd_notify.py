@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -97,6 +98,30 @@ def test_the_watchdog_is_fed_by_the_refresh_loop(watched: Watched) -> None:
     for _ in range(3):
         watched.until("WATCHDOG")
     assert monotonic_usec() - began < 3_000_000
+
+
+def test_who_was_accepted_is_answered_at_the_end(watched: Watched) -> None:
+    """A client that had connected and asks only after STOPPING=1 gets its answer, not a closed connection."""
+    watched.until("READY")
+    with Agent(str(watched.live.socket), timeout=5) as early, Agent(str(watched.live.socket), timeout=5) as late:
+        late.connect()
+        while early.status()["agent"]["connections"] < 2:
+            pass
+        watched.signal(signal.SIGTERM)
+        watched.until("STOPPING")
+        assert late.status()["agent"]["pid"] == watched.live.pid
+
+
+def test_who_waits_for_a_login_is_answered_at_the_end(watched: Watched) -> None:
+    """GetToken waiting for D7 when the end comes still gets the token, if D7 answers soon."""
+    watched.until("READY")
+    with Sandbox(Settings(lifetime=600, faults=("slow:seconds=0.5",))) as box, ThreadPoolExecutor() as pool:
+        watched.live.login(box.url, "--no-verify")
+        asking = pool.submit(watched.live.run, "token")
+        box.wait_for(lambda stats: stats.logins >= 1)
+        watched.signal(signal.SIGTERM)
+        done = asking.result()
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_without_a_manager_nothing_is_said() -> None:

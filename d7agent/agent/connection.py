@@ -23,6 +23,8 @@ from d7agent.wire.messages import Envelope
 QUICK: Final = b'{"method":"io.d7agent.GetToken"'  # how a request begins that can hold no secret and may be copied
 QUICK_MAX: Final = 512  # bytes with the NUL; the longest such request of a client of ours has some 150
 
+BUSY: Final = 3  # times that bytes come on one connection, from which on its client is one that keeps it
+
 log = logging.getLogger("d7agent.agent.connection")
 
 
@@ -39,38 +41,64 @@ class Connection(Channel):
     _refusal: bytes | None = None  # the error frame for a peer that may not ask
     _checked = False  # whether that is up to date
     _eof = False  # the peer sends no more
-    has_asked = False  # whether any byte has come
+    _asked = 0  # how often bytes have come
 
-    def open(self) -> None:
-        """The peer has connected: see who it is, and whether its request is already there."""
+    def open(self) -> bool:
+        """The peer has connected: see who it is, and serve the request that came with it.
+
+        Whether it is still there: one that has left already costs no more than finding that out.
+        """
+        inbox = self._host.inbox
+        try:
+            count = self._sock.recv_into(inbox.room, 0, DONT_WAIT)
+        except BlockingIOError:
+            count = -1
+        except OSError:
+            count = 0
+        if count == 0:
+            self._sock.close()
+            return False
         self.peer = Peer(*credentials(self._sock), self._sock)
         share = self._share = self._host.opened(self)
         if share is None:
+            inbox.received(max(count, 0))
+            inbox.clear()
             self._sock.close()
-            return
+            return True
         self._idle = share.idle
         self._idle[self] = None
         self._ready = self._refused() is None
-        self._receive()
+        if count > 0:
+            self._received(inbox, count)
         if not self._closing:
             self._host.poller.watch(self._sock.fileno(), self._watched, self.ready)
+        return True
 
     def _receive(self) -> None:
-        """A request that the handler recognises as a whole is answered without being decoded."""
         inbox = self._inbox or self._host.inbox
         try:
-            count = self._sock.recv_into(inbox.buffer(), 0, DONT_WAIT)
+            count = self._sock.recv_into(inbox.room, 0, DONT_WAIT)
         except BlockingIOError:
             return
-        except OSError:
+        except OSError:  # the peer has left without reading its answers
             count = 0
-        if not count:
+        if count:
+            self._received(inbox, count)
+        else:
             self._end_of_input()
-            return
-        self.has_asked = True
+
+    def _received(self, inbox: Inbox, count: int) -> None:
+        """A request that the handler recognises as a whole is answered without being decoded."""
+        self._asked += 1
+        if self._asked == BUSY and self._watched == READ:
+            self._host.poller.hand_over(self._sock.fileno())
         if self._ready and count <= QUICK_MAX:
             request = inbox.peek(QUICK, count)
-            frame = request and self._quick(request)
+            try:
+                frame = request and self._host.handler.quick(self.peer, request)
+            except Exception:
+                log.exception("a request cannot be looked up: it goes the long way")
+                frame = None
             if frame:
                 self._idle.move_to_end(self)
                 self._send(frame)
@@ -81,13 +109,6 @@ class Connection(Channel):
         else:
             self._keep(inbox)
             self._rest()
-
-    def _quick(self, request: bytes) -> bytes | None:
-        try:
-            return self._host.handler.quick(self.peer, request)
-        except Exception:
-            log.exception("a request cannot be looked up: it goes the long way")
-            return None
 
     def _end_of_input(self) -> None:
         """The peer sends no more. It may still read (`nc -N`): then the connection stays for what it has asked."""
@@ -117,6 +138,11 @@ class Connection(Channel):
             call.gone()
 
     # What the server and the calls use.
+
+    @property
+    def has_asked(self) -> bool:
+        """Whether any byte has come."""
+        return self._asked > 0
 
     @property
     def awaits_answer(self) -> bool:

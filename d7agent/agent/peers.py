@@ -68,6 +68,7 @@ class Peer(Struct, eq=False):
     _sock: Socket | None = None
     _groups: frozenset[int] | None = None
     _process: Process | None = None
+    note: object = None  # the handler's own, for as long as the peer is connected
 
     def __repr__(self) -> str:
         return f"Peer(uid={self.uid}, gid={self.gid}, pid={self.pid})"

@@ -8,6 +8,7 @@ import click
 from d7agent.cli import options, output
 from d7agent.cli.link import reach
 from d7agent.cli.output import Failure
+from d7agent.core.paths import SYSTEM_SOCKET
 
 STOP_LIMIT: Final = 20.0  # seconds: helpers under way get some to finish
 RELOAD_LIMIT: Final = 30.0  # seconds
@@ -38,6 +39,7 @@ def run(ctx: click.Context, socket: str | None, system: bool, idle_exit: float |
 def stop(socket: str | None) -> None:
     """End the agent, and wait until it is gone. Credentials stay stored."""
     with reach(socket, timeout=STOP_LIMIT) as agent:
+        systemctl = "systemctl" if agent.connect() == SYSTEM_SOCKET else "systemctl --user"
         about = agent.status().get("agent", {})
         end = _pidfd(about.get("pid"))
         agent.call("Shutdown")
@@ -47,7 +49,7 @@ def stop(socket: str | None) -> None:
     if about.get("systemd"):
         output.note(
             "hint: systemd starts it again at the next request; "
-            "`systemctl --user stop d7agent.socket d7agent.service` ends it for good"
+            f"`{systemctl} stop d7agent.socket d7agent.service` ends it for good"
         )
 
 
@@ -63,7 +65,7 @@ def reload(socket: str | None) -> None:
     if problems:
         raise Failure(
             "the configuration is faulty: " + "; ".join(map(str, problems)),
-            "the last good one stays in force; mend the file and reload again",
+            "what was good before stays in force; mend it and reload again",
         )
     output.out("The configuration is in force.\n")
 

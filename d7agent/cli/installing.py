@@ -5,6 +5,7 @@ import os
 import pwd
 import select
 import subprocess
+import sys
 from typing import Final
 
 from d7agent.cli import units
@@ -16,7 +17,8 @@ from d7agent.client.blocking import Agent, NoAgent
 from d7agent.core.paths import SYSTEM_CONFIG, SYSTEM_SOCKET, SYSTEM_STATE
 
 USER: Final = "d7agent"
-HIDDEN: Final = ("/home/", "/root/", "/run/user/")  # from the system service, by ProtectHome=
+# What the system service does not see, by ProtectHome= and PrivateTmp=.
+HIDDEN: Final = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108  named, not used
 
 
 def install(system: bool) -> list[str]:
@@ -106,11 +108,12 @@ def _end_other(path: str) -> list[str]:
 
 
 def _check_reachable(command: str) -> None:
-    """The system service runs as a user of its own and sees no home folder."""
-    real = os.path.realpath(command)
-    if any(path.startswith(HIDDEN) for path in (command, real)):
+    """The system service sees no home folder: neither command nor interpreter nor packages may be in one."""
+    places = (command, sys.prefix, sys.base_prefix, os.path.dirname(__file__))
+    hidden = [path for path in (*places, *map(os.path.realpath, places)) if f"{path}/".startswith(HIDDEN)]
+    if hidden:
         raise Failure(
-            f"{command} is in a home folder, which a system service does not see",
+            f"{hidden[0]} is in a home or temporary folder, which a system service does not see",
             "install it for all users: python3 -m venv /opt/d7agent && /opt/d7agent/bin/pip install d7agent; "
             "then /opt/d7agent/bin/d7agent service install --system",
         )

@@ -18,7 +18,7 @@ def service() -> None:
     """Have systemd start the agent at the first request, and keep it running."""
 
 
-@service.command(cls=options.Command)
+@service.command(cls=options.Command, short_help="Put the units in place and enable the socket.")
 @system_option
 def install(system: bool) -> None:
     """Write the units for this installation and enable the socket; again, to bring them up to date.
@@ -32,7 +32,7 @@ def install(system: bool) -> None:
     output.out("".join(f"{line}\n" for line in installing.install(system)))
 
 
-@service.command(cls=options.Command)
+@service.command(cls=options.Command, short_help="Stop the agent and remove the units.")
 @system_option
 def uninstall(system: bool) -> None:
     """Stop the agent and remove the units that `service install` wrote.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_REQUEST: Final = 256 * 1024  # bytes: the job with a 16 KiB token and 64 KiB of parameters, and their escapes
 CRASH_HINT: Final = "this is a bug in d7agent; please report it with the agent's log"
+MEMORY_HINT: Final = "a helper needs some 60 MB for a moment: see the machine's free memory, ulimit -v and MemoryMax="
 
 
 def main(limits: Limits | None = None) -> NoReturn:
@@ -27,8 +28,14 @@ def main(limits: Limits | None = None) -> NoReturn:
     try:
         reply = _answer(started, limits or Limits())
     except BaseException as error:  # noqa: BLE001  whatever it is, the agent gets a reply and nobody gets a traceback
-        reply = Failed("helper_failed", f"the helper failed with {place(error)}", CRASH_HINT)
+        reply = _crashed(error)
     _leave(replies, reply)
+
+
+def _crashed(error: BaseException) -> Failed:
+    if isinstance(error, MemoryError):
+        return Failed("helper_failed", f"the helper ran out of memory ({place(error)})", MEMORY_HINT)
+    return Failed("helper_failed", f"the helper failed with {place(error)}", CRASH_HINT)
 
 
 def _answer(started: float, limits: Limits) -> Reply:

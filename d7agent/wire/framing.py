@@ -34,29 +34,26 @@ class ProtocolError(Exception):
 class Inbox:
     """A buffer of bytes from a peer, and the messages in it that nobody has taken yet.
 
-    Write to `buffer()`, say how much to `received()`, take messages with `next()` until it is None or you have had
+    Write to `room`, say how much to `received()`, take messages with `next()` until it is None or you have had
     enough, then go on with the inbox that `settle()` gives. `Inbox()` makes the one that all connections of a thread
     share: it is free for another connection after `settle()`, which moves what is left over to an inbox of its own.
     """
 
-    __slots__ = ("_data", "_end", "_scanned", "_shared", "_start", "_view")
+    __slots__ = ("_data", "_end", "_scanned", "_shared", "_start", "_view", "room")
 
     def __init__(self, size: int = ROOM, shared: "Inbox | None" = None) -> None:
         self._data = bytearray(size)
-        self._view = memoryview(self._data)
+        self._view = self.room = memoryview(self._data)  # room: where the next bytes go; empty when `full`
         self._shared = shared
         self._start = self._scanned = self._end = 0
 
-    def buffer(self) -> memoryview:
-        """Where the next bytes go; empty when `full`."""
-        return self._view[self._end :] if self._end else self._view
-
     def received(self, count: int) -> None:
-        """`count` bytes were written to `buffer()`."""
+        """`count` bytes were written to `room`."""
         self._end += count
+        self.room = self._view[self._end :]
 
     def peek(self, prefix: bytes, count: int) -> bytes | None:
-        """A copy of the message, without its NUL, that was just written to `buffer()` in `count` bytes.
+        """A copy of the message, without its NUL, that was just written to `room` in `count` bytes.
 
         None unless it is one whole message and begins with `prefix`. For messages that can hold no secret.
         """
@@ -111,18 +108,21 @@ class Inbox:
             _wipe(self._view, left, self._end)
             self._scanned -= self._start
             self._start, self._end = 0, left
+            self.room = self._view[left:]
         return self
 
     def clear(self) -> "Inbox":
         """Forget and wipe everything; the shared inbox."""
         _wipe(self._view, 0, self._end)
         self._start = self._scanned = self._end = 0
+        self.room = self._view
         return self._shared or self
 
     def _moved(self, left: int) -> "Inbox":
         inbox = Inbox(next(size for size in SIZES if left < size or size == ROOM), self._shared or self)
         inbox._view[:left] = self._view[self._start : self._end]
-        inbox._scanned, inbox._end = self._scanned - self._start, left
+        inbox._scanned = self._scanned - self._start
+        inbox.received(left)
         self.clear()
         return inbox
 

@@ -58,6 +58,7 @@ class Systemd:
     def __enter__(self) -> Self:
         try:
             _fill(self.stage)
+            _sweep(self._cgroup.parent)
             self._cgroup.mkdir()
             self._boot()
             if self.run(f"{PREFIX}/bin/python", "-I", "-c", "pass", user=OWNER).returncode:
@@ -99,10 +100,7 @@ class Systemd:
             for pid in _children(process) or [process.pid]:  # process 1 in there: the kernel ends all others with it
                 os.kill(pid, signal.SIGKILL)
             process.wait(BOOT_LIMIT)
-        folders = [folder for folder, _, _ in os.walk(self._cgroup, topdown=False)]
-        for folder in folders:
-            with contextlib.suppress(FileNotFoundError):
-                os.rmdir(folder)
+        _remove(self._cgroup)
         shutil.rmtree(self.stage, ignore_errors=True)
 
     def argv(self, *argv: str, user: str = "root", env: Mapping[str, str] | None = None) -> list[str]:
@@ -186,6 +184,21 @@ def _cgroup_root() -> Path:
     if not (root / "cgroup.procs").exists():
         pytest.skip(f"NOT TESTED: a real systemd; there is no cgroup2 at {root}")
     return root
+
+
+def _remove(cgroup: Path) -> None:
+    """Remove a cgroup without processes, and those below it."""
+    for folder in [folder for folder, _, _ in os.walk(cgroup, topdown=False)]:
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(folder)
+
+
+def _sweep(root: Path) -> None:
+    """Remove what test runs left that were killed: their processes have ended with them."""
+    for cgroup in root.glob("d7agent-test-*"):
+        if not os.path.exists(f"/proc/{cgroup.name.split('-')[2]}"):
+            with contextlib.suppress(OSError):
+                _remove(cgroup)
 
 
 def _fill(stage: Path) -> None:
