@@ -116,9 +116,9 @@ class Gated:
         """Wait until so many more have started."""
         loop = asyncio.get_running_loop()
         while count:
-            ready = loop.create_future()
-            loop.add_reader(self.starts, lambda ready=ready: ready.done() or ready.set_result(None))
-            await asyncio.wait_for(ready, 10)
+            ready = asyncio.Event()
+            loop.add_reader(self.starts, ready.set)
+            await asyncio.wait_for(ready.wait(), 10)
             loop.remove_reader(self.starts)
             count -= len(os.read(self.starts, count))
 

@@ -115,7 +115,7 @@ def test_who_was_accepted_is_answered_at_the_end(watched: Watched) -> None:
 def test_who_waits_for_a_login_is_answered_at_the_end(watched: Watched) -> None:
     """GetToken waiting for D7 when the end comes still gets the token, if D7 answers soon."""
     watched.until("READY")
-    with Sandbox(Settings(lifetime=600, faults=("slow:seconds=0.5",))) as box, ThreadPoolExecutor() as pool:
+    with Sandbox(Settings(lifetime=600, faults=("slow:delay=0.5",))) as box, ThreadPoolExecutor() as pool:
         watched.live.login(box.url, "--no-verify")
         asking = pool.submit(watched.live.run, "token")
         box.wait_for(lambda stats: stats.logins >= 1)
