@@ -217,3 +217,40 @@ def test_stop_ends_the_agent(live: Live, box: Sandbox) -> None:
     assert live.process.wait(10) == 0
     live.process = None
     assert not live.socket.exists()
+
+
+def test_lock_ends_a_login_under_way(live: Live, box: Sandbox) -> None:
+    """A login that hangs when `lock` comes is ended: nothing of it is stored, and the agent is locked at once."""
+    live.start()
+    box.faults.add("hang")
+    command = [COMMAND, "login", "--stdin", "--base-url", box.url, "--store", f"directory:{live.root}/cred"]
+    with subprocess.Popen(
+        command, env=live.environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as logging_in:
+        assert logging_in.stdin is not None
+        logging_in.stdin.write("sandbox-id\nsandbox-secret\n")
+        logging_in.stdin.close()
+        box.wait_for(lambda stats: stats.open_logins == 1, timeout=10)
+        live.run("lock", "--stdin", text="open sesame\n", check=True)
+        assert logging_in.wait(10) == 7
+    assert not (live.root / "cred" / "client_secret").exists()
+
+
+def test_two_logins_of_a_profile_come_one_after_the_other(live: Live, box: Sandbox) -> None:
+    """Two `login`s at once both succeed, never at the same time, and the agent serves a token that works."""
+    live.start()
+    command = [COMMAND, "login", "--stdin", "--base-url", box.url, "--store", f"directory:{live.root}/cred"]
+    both = [
+        subprocess.Popen(command, env=live.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write("sandbox-id\nsandbox-secret\n")
+        process.stdin.close()
+    assert [process.wait(20) for process in both] == [0, 0]
+    for process in both:
+        assert process.stdout is not None
+        process.stdout.close()
+    assert box.stats.max_open_logins == 1
+    assert works(box, live.run("token", check=True).stdout.strip())

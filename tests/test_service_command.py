@@ -120,6 +120,21 @@ def test_without_a_manager_it_says_what_to_do() -> None:
         assert home.run("service", "status").returncode == 3
 
 
+def test_without_systemd_it_says_what_to_do() -> None:
+    """No systemctl at all: install says so in two lines, status shows it, uninstall still removes what was written."""
+    with Live() as home:
+        nowhere = {"PATH": str(home.root)}
+        done = home.run("service", "install", environment=nowhere)
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 2)
+        assert "there is no systemctl" in done.stderr
+        assert home.run("service", "status", environment=nowhere).returncode == 3
+        unit = home.home / ".config/systemd/user/d7agent.socket"
+        unit.parent.mkdir(parents=True)
+        unit.write_text("# Written by `d7agent service install`\n")
+        assert "Removed" in home.run("service", "uninstall", environment=nowhere, check=True).stdout
+        assert not unit.exists()
+
+
 def test_bad_usage_is_two_lines() -> None:
     """A missing or unknown verb is a usage error."""
     with Live() as home:

@@ -217,3 +217,17 @@ def test_work_aside_takes_turns_in_few_threads_which_then_end() -> None:
         if thread.name == "aside":
             thread.join(20)
     assert aside._threads == 0
+
+
+def test_work_is_done_even_where_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process at its limit of threads writes its files all the same."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    aside = Aside()
+    done: list[int] = []
+    aside.run(partial(done.append, 1))
+    aside.run(partial(done.append, 2))
+    assert done == [1, 2]

@@ -95,7 +95,7 @@ def test_killed_it_comes_back_with_the_same_token(host: Host, box: Sandbox) -> N
 def test_the_watchdog_restarts_a_stopped_agent(host: Host, box: Sandbox) -> None:
     """An agent that turns no more is ended and started anew, and serves the same token."""
     token = host.out("d7agent", "token")
-    host.drop_in("WatchdogSec=1s\n")
+    host.drop_in("WatchdogSec=2s\nRestartSec=100ms\n")
     host.out("systemctl", "restart", "d7agent.service")
     host.out("systemctl", "kill", "--signal=STOP", "d7agent.service")
     assert host.out("d7agent", "token") == token
@@ -192,6 +192,15 @@ def test_login_over_tls_under_hardening(host: Host) -> None:
     assert "is ready" in raw
     assert SECRET not in raw
     assert token not in raw
+
+
+def test_without_a_keyring_it_says_so(host: Host) -> None:
+    """The host's agent has no session bus: with the store `keyring` callers hear that at once, and what to choose."""
+    host.out("mkdir", "-p", "-m", "700", "/nonexistent")  # some machines have it: a folder that is closed to the agent
+    host.write("/etc/d7agent/profiles/default.toml", 'store = "keyring"\n')
+    done = host.run("d7agent", "token")
+    assert done.returncode == 9
+    assert "--store directory:" in done.stderr
 
 
 def test_figures_for_node_exporter(host: Host) -> None:

@@ -130,7 +130,7 @@ def test_killed_it_comes_back_with_the_same_token(served: User, box: Sandbox) ->
 def test_the_watchdog_restarts_a_stopped_agent(served: User, box: Sandbox) -> None:
     """An agent that turns no more is ended and started anew; one that turns is left alone."""
     token = served.d7agent("token")
-    served.drop_in("[Service]\nWatchdogSec=1s\n")
+    served.drop_in("[Service]\nWatchdogSec=2s\nRestartSec=100ms\n")
     served.ctl("restart", "d7agent.service")
     pid = served.shown("MainPID")
     served.ctl("kill", "--signal=STOP", "d7agent.service")

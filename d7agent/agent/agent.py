@@ -103,7 +103,13 @@ class Agent:
         try:
             return self.keepers[name]
         except KeyError:
-            raise no_such_profile(name, self.keepers) from None
+            raise self._no_such_profile(name) from None
+
+    def _no_such_profile(self, name: str) -> AgentError:
+        error = no_such_profile(name, self.keepers)
+        if self.problems:
+            error.hint = f"the configuration is not in force: {self.problems[0]}; mend that, then: d7agent reload"
+        return error
 
     def load(self) -> None:
         """Read the configuration for the first time; with a bad one the agent runs on the built-in default."""

@@ -1,8 +1,9 @@
 """Storing and forgetting a credential: the helper touches the store, the agent writes the profile file."""
 
+import asyncio
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -21,7 +22,7 @@ from d7agent.core.errors import (
     StoreUnavailable,
     TokenUnavailable,
 )
-from d7agent.core.jobs import Failed
+from d7agent.core.jobs import Failed, Reply
 from d7agent.core.model import STORE_REASONS
 from d7agent.wire.messages import StoreCredential
 
@@ -43,7 +44,7 @@ async def store(agent: "Agent", wish: StoreCredential, raw: bytearray) -> Keeper
     keeper.feed(states.Storing(login=verify))
     generation = keeper.state.generation
     job = jobs.Keep(keeper.target(profile), agent.clock.now(), verify=verify)
-    reply = await keeper.run(job, raw, prompt=True)
+    reply = await _finished(keeper, generation, keeper.run(job, raw, prompt=True))
     if isinstance(reply, Failed):
         keeper.feed(states.Stored(generation, reply))
         raise failed(reply)
@@ -60,6 +61,15 @@ async def store(agent: "Agent", wish: StoreCredential, raw: bytearray) -> Keeper
             reason="store_unreachable",
         )
     return keeper
+
+
+async def _finished(keeper: Keeper, generation: int, run: Coroutine[Any, Any, Reply]) -> Reply:
+    """The reply; if we are interrupted, the profile goes on as before."""
+    try:
+        return await run
+    except asyncio.CancelledError:
+        keeper.feed(states.Stored(generation, Failed("helper_failed", "the change was interrupted", "try again")))
+        raise
 
 
 def _wished(agent: "Agent", profile: Profile, wish: StoreCredential) -> Profile:
@@ -109,7 +119,7 @@ async def forget(agent: "Agent", name: str) -> tuple[str, ...]:
     keeper = agent.resolve(name)
     keeper.feed(states.Storing())
     generation = keeper.state.generation
-    reply = await keeper.run(jobs.Forget(keeper.target()), prompt=False)
+    reply = await _finished(keeper, generation, keeper.run(jobs.Forget(keeper.target())))
     if isinstance(reply, Failed) and not reply.missing:
         keeper.feed(states.Stored(generation, reply))
         raise failed(reply)

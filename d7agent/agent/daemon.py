@@ -65,6 +65,10 @@ class Daemon:
         """How the profile's always-fresh files do."""
         return self._sinks.status(profile)
 
+    async def sinks_settled(self, profile: str) -> None:
+        """Wait until the profile's always-fresh files are as they should be."""
+        await self._sinks.settled(profile)
+
     def hooks(self) -> tuple[str, ...]:
         """What went wrong with hooks lately."""
         return self._hooks.status()

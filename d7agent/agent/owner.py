@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Protocol
 
@@ -31,6 +32,9 @@ class Surroundings(Protocol):
     def sinks(self, profile: str) -> tuple[messages.SinkStatus, ...]:
         """How the profile's always-fresh files do."""
 
+    async def sinks_settled(self, profile: str) -> None:
+        """Wait until the profile's always-fresh files are as they should be."""
+
     def hooks(self) -> tuple[str, ...]:
         """What went wrong with hooks lately."""
 
@@ -51,6 +55,9 @@ class Owner:
         self._around = surroundings
         self._shown = shown
         self._tasks: set[asyncio.Task[None]] = set()
+        self._changes: set[asyncio.Task[None]] = set()  # those of a credential
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # one change of a profile at a time
+        self._locking = False
 
     def call(self, name: str, call: Call) -> None:
         """Answer a call of this name, now or later. Raises AgentError."""
@@ -62,11 +69,14 @@ class Owner:
         raw = bytearray(call.parameters)
 
         async def work() -> None:
-            keeper = await credentials.store(self._agent, wish, raw)
-            shown = self._shown(keeper)
-            call.reply(msgspec.json.encode(messages.StoreReply(profile=shown)))
+            try:
+                async with self._turns[wish.profile]:
+                    keeper = await credentials.store(self._agent, wish, raw)
+            finally:
+                raw[:] = bytes(len(raw))
+            call.reply(msgspec.json.encode(messages.StoreReply(profile=self._shown(keeper))))
 
-        self._later(call, work())
+        self._change(call, work())
 
     def forget_credential(self, call: Call) -> None:
         """ForgetCredential of the interface."""
@@ -74,14 +84,38 @@ class Owner:
         self._agent.resolve(wish.profile)
 
         async def work() -> None:
-            kept = await credentials.forget(self._agent, wish.profile)
+            async with self._turns[wish.profile]:
+                kept = await credentials.forget(self._agent, wish.profile)
+            await self._around.sinks_settled(wish.profile)
             call.reply(msgspec.json.encode(messages.ForgetReply(kept=kept)))
 
-        self._later(call, work())
+        self._change(call, work())
 
     def lock(self, call: Call) -> None:
         """Lock of the interface."""
-        self._replied(call, self._agent.lock.lock(bytearray(call.parameters)))
+        self._replied(call, self._lock(bytearray(call.parameters)))
+
+    async def _lock(self, raw: bytearray) -> None:
+        """Lock, having ended every change under way: one that came to its end later would bring a token back."""
+        self._locking = True
+        try:
+            for task in self._changes:
+                task.cancel()
+            await asyncio.gather(*self._changes, return_exceptions=True)
+            await self._agent.lock.lock(raw)
+        finally:
+            self._locking = False
+        for name in list(self._agent.keepers):
+            await self._around.sinks_settled(name)
+
+    def _change(self, call: Call, work: Coroutine[Any, Any, None]) -> None:
+        """Start a change of a credential, unless the agent is being locked."""
+        if self._locking:
+            work.close()
+            raise self._agent.lock.error()
+        task = self._later(call, work)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
 
     def unlock(self, call: Call) -> None:
         """Unlock of the interface."""
@@ -105,7 +139,7 @@ class Owner:
         call.reply(_EMPTY)
         self._around.shutdown()
 
-    def _later(self, call: Call, work: Coroutine[Any, Any, None]) -> None:
+    def _later(self, call: Call, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Run `work` to its end, whether or not the caller stays: half a change would be worse than none."""
 
         async def whole() -> None:
@@ -113,10 +147,14 @@ class Owner:
                 await work
             except AgentError as error:
                 call.error(error)
+            except asyncio.CancelledError:
+                call.error(self._agent.lock.error())
+                raise
 
         task = asyncio.get_running_loop().create_task(whole())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def settled(self) -> None:
         """Wait until every change under way is done."""

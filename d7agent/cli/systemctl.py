@@ -56,13 +56,15 @@ class Manager:
 
     def tried(self, *arguments: str) -> bool:
         """The same, whatever comes of it; whether it worked."""
-        return self._run(*arguments).returncode == 0
+        done = _without_fail([*self._argv, *arguments])
+        return done is not None and done.returncode == 0
 
     def show(self, unit: str, *properties: str) -> dict[str, str]:
         """Properties of a unit, by name; nothing where the manager does not answer."""
-        done = self._run("show", unit, "--property", ",".join(properties))
-        pairs = (line.partition("=") for line in done.stdout.splitlines())
-        return {name: value for name, _, value in pairs} if done.returncode == 0 else {}
+        done = _without_fail([*self._argv, "show", unit, "--property", ",".join(properties)])
+        if done is None or done.returncode:
+            return {}
+        return {name: value for name, _, value in (line.partition("=") for line in done.stdout.splitlines())}
 
     def _run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         return run([*self._argv, *arguments])
@@ -80,10 +82,17 @@ def run(argv: list[str]) -> "subprocess.CompletedProcess[str]":
         raise Failure(f"`{' '.join(argv)}` did not end within {LIMIT:g} s", "see what systemd waits for") from None
 
 
+def _without_fail(argv: list[str]) -> "subprocess.CompletedProcess[str] | None":
+    try:
+        return run(argv)
+    except Failure:
+        return None
+
+
 def lingers(uid: int) -> bool | None:
     """Whether the user's manager runs without a session; None where neither logind nor its file tells."""
-    done = run(["loginctl", "show-user", str(uid), "--property", "Linger"])
-    if done.returncode == 0:
+    done = _without_fail(["loginctl", "show-user", str(uid), "--property", "Linger"])
+    if done is not None and done.returncode == 0:
         return done.stdout.strip() == "Linger=yes"
     try:
         return Path(LINGER, pwd.getpwuid(uid).pw_name).exists() if os.path.isdir(LINGER) else None

@@ -13,8 +13,8 @@ from tests.support.sources import ROOT
 LIBRARY: Final = ROOT / "scripts" / "d7agent.sh"
 TOKEN: Final = "eyJhbGciOiJIUzI1NiJ9.eyJhdWQiOiJhdXRoLWJhY2tlbmQ6YXBwIn0.c2lnbmF0dXJl-_"
 OTHER: Final = "eyJhbGciOiJIUzI1NiJ9.eyJhdWQiOiJhdXRoLWJhY2tlbmQ6YXBwIn0.b3RoZXI"
-# Stands for the installed command: says what it was asked, and gives another token.
 SHELLS: Final = ("dash", "bash", "zsh")
+# Stands for the installed command: says what it was asked, and gives another token.
 COMMAND: Final = f"""#!/bin/sh
 printf '%s\\n' "$*" >>"$ASKED"
 [ ! -e "$ASKED.status" ] || {{ read -r status <"$ASKED.status"; exit "$status"; }}

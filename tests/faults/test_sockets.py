@@ -1,0 +1,146 @@
+"""The table of faults: what may be in the socket's way when an agent starts."""
+
+import os
+import signal
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from d7agent.client.blocking import Agent
+from tests.support.agents import is_root
+from tests.support.live import START_LIMIT, Live
+from tests.support.scene import Scene
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def live() -> Iterator[Live]:
+    with Live() as home:
+        yield home
+
+
+def bound(path: Path) -> None:
+    """A socket at the path that nobody listens on, as a killed agent leaves it."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+
+
+def given_away(path: Path) -> None:
+    bound(path)
+    os.chown(path, NOBODY, NOBODY)
+
+
+class Row(NamedTuple):
+    """What is done to the socket's folder or path before the start, and words of the refusal."""
+
+    name: str
+    fault: Callable[[Path], object]
+    words: tuple[str, ...]
+    as_root: bool = False
+
+
+ROWS = (
+    Row("a folder", Path.mkdir, ("is a folder", "--socket")),
+    Row("a file", Path.touch, ("is not a socket", "--socket")),
+    Row("a link to a file", lambda path: path.symlink_to("/etc/passwd"), ("is not a socket",)),
+    Row("a pipe", os.mkfifo, ("is not a socket",)),
+    Row("someone else's socket", given_away, ("belongs to uid 65534", "remove it"), True),
+    Row("a folder that others write", lambda path: path.parent.chmod(0o777), ("others can write it", "chmod go-w")),
+    Row("a folder the group writes", lambda path: path.parent.chmod(0o770), ("others can write it", "chmod go-w")),
+    Row("someone else's folder", lambda path: os.chown(path.parent, NOBODY, NOBODY), ("belongs to uid 65534",), True),
+    Row("a lock file that is a link", lambda path: path.with_suffix(".lock").symlink_to("/etc/x"), ("symbolic link",)),
+)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name.replace(" ", "-"))
+def test_socket_in_the_way(live: Live, row: Row) -> None:
+    """The agent refuses to start (exit 1), names the path and what to do, and removes nothing; the way cleared, it starts."""
+    if row.as_root and not is_root():
+        pytest.skip("NOT TESTED: other users' files; run the tests as root")
+    live.socket.parent.mkdir(mode=0o700)
+    row.fault(live.socket)
+    before = {path: path.lstat() for path in live.socket.parent.iterdir() if path.suffix == ".sock"}
+    live.start(ready=False)
+    assert live.process is not None
+    assert live.process.wait(START_LIMIT) == 1
+    said = live.journal()
+    assert [words for words in (*row.words, str(live.socket.parent)) if words not in said] == [], said
+    assert "Traceback" not in said
+    for path, found in before.items():
+        assert (path.lstat().st_ino, path.lstat().st_mode) == (found.st_ino, found.st_mode)
+    os.rename(live.socket.parent, live.root / "aside")
+    live.start()
+    assert live.run("status").returncode == 0
+
+
+def test_path_too_long(live: Live) -> None:
+    """A path that no socket can have is told with its length (exit 1)."""
+    path = live.root / ("x" * 120) / "agent.sock"
+    live.start("--socket", str(path), ready=False)
+    assert live.process is not None
+    assert live.process.wait(START_LIMIT) == 1
+    assert "too long for a socket" in live.journal()
+    assert not path.parent.exists()
+
+
+def test_live_agent_there(live: Live) -> None:
+    """A second agent on the same path refuses to start (exit 1), and the first serves on."""
+    live.start()
+    first = live.process
+    live.start(ready=False)
+    assert live.process is not None
+    assert live.process.wait(START_LIMIT) == 1
+    assert "already runs" in live.journal()
+    live.process = first
+    with Agent(str(live.socket)) as agent:
+        assert agent.status()["agent"]["pid"] == live.pid
+
+
+def test_stopped_agent_there(live: Live) -> None:
+    """An agent that is stopped (SIGSTOP) is not taken for dead: the second one refuses to start."""
+    live.start()
+    first = live.process
+    assert first is not None
+    first.send_signal(signal.SIGSTOP)
+    live.start(ready=False)
+    assert live.process is not None
+    assert live.process.wait(START_LIMIT) == 1
+    live.process = first
+    first.send_signal(signal.SIGCONT)
+    assert live.run("status").returncode == 0
+
+
+def test_dead_agents_leftover(live: Live) -> None:
+    """The socket of an agent that was killed is replaced without a word from anyone."""
+    live.start()
+    live.kill()
+    assert live.socket.exists()
+    live.start()
+    assert live.run("status").returncode == 0
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o777, 0o027])
+def test_umask_changes_nothing(live: Live, mask: int) -> None:
+    """Whatever the umask, the folder is 0700, socket, lock and state 0600, and what `login` writes is closed to others."""
+    before = os.umask(mask)
+    try:
+        live.start()
+    finally:
+        os.umask(before)
+    (live.root / "cred").mkdir(mode=0o700)
+    typed = "id\nsecret\n"
+    store = f"directory:{live.root}/cred"
+    live.run("login", "--stdin", "--no-verify", "--base-url", "http://127.0.0.1:9", "--store", store, text=typed, check=True)
+    Scene(live).wait("default", lambda profile: bool(profile["failures"]))  # the budget is on disk by then
+    assert stat.S_IMODE(live.socket.parent.stat().st_mode) == 0o700
+    made = [live.socket, live.socket.with_suffix(".lock"), *live.state.iterdir()]
+    made += [*(live.root / "cred").iterdir(), *live.config.rglob("*.toml")]
+    assert len(made) >= 6
+    for path in made:
+        closed = 0o700 if path.is_dir() else 0o600
+        assert stat.S_IMODE(path.stat().st_mode) == closed, path
