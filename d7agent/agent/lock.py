@@ -56,7 +56,7 @@ class Lock:
             reply = await self._agent.helpers.run(jobs.HashPassphrase(), raw=raw, urgent=lambda: True)
             if not isinstance(reply, jobs.Hashed):
                 raise _helper_error(reply)
-            remembered = [keeper for keeper in self._agent.keepers.values() if keeper.profile.remember_token]
+            remembered = [keeper for keeper in self._agent.keepers.values() if _may_remember(keeper)]
             self._hashed = reply
             for keeper in self._agent.keepers.values():
                 keeper.feed(states.LockedUp())
@@ -118,6 +118,11 @@ class Lock:
         log.info("unlocked")
         for keeper in self._agent.keepers.values():
             keeper.feed(states.Unlocked())
+
+
+def _may_remember(keeper: "Keeper") -> bool:
+    """Whether a token of ours may be in the store: not where the store could not even be read in this agent's life."""
+    return keeper.profile.remember_token and (keeper.state.recalled or keeper.state.serial > 0)
 
 
 def _helper_error(reply: jobs.Reply) -> AgentError:

@@ -20,7 +20,7 @@ from d7agent.core.errors import AgentError
 from d7agent.core.model import Grant
 from d7agent.core.states import Ask
 from d7agent.wire import messages
-from d7agent.wire.framing import decode_parameters
+from d7agent.wire.framing import decode_call, decode_parameters
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +100,10 @@ class Service:
 
     def _recognise(self, request: bytes, call: Call) -> None:
         """The next request of exactly these bytes is answered by `quick`, if all it wants is any good token."""
+        seen = decode_call(memoryview(request))
+        same = (seen.method, bool(seen.more), bool(seen.oneway)) == (call.method, call.more, call.oneway)
+        if not same or bytes(seen.parameters) != bytes(call.parameters):
+            return  # a request that never became a call left these bytes behind
         wish = decode_parameters(_get_token, call.parameters)
         if not call.more and not call.oneway and wish.min_validity is None and len(self._known) < KNOWN_REQUESTS:
             self._known[request] = self._agent.resolve(wish.profile)
