@@ -101,7 +101,8 @@ def test_it_survives_a_restart() -> None:
     later = Stamp(NOW.boot + 40, NOW.wall + 40, "b")
     assert budgets.left(budgets.restored(saved, later), later.boot) == 5
     assert budgets.in_last_hour(budgets.restored(saved, later), later.boot) == 25
-    assert (saved.failures, budgets.retry_left(saved, later)) == (4, pytest.approx(60, abs=0.01))
+    assert saved.failures == 4
+    assert budgets.retry_left(saved, later) == pytest.approx(60, abs=0.01)
 
 
 @pytest.mark.parametrize("step", [-10 * YEAR, -3600.0, 3600.0, 10 * YEAR])

@@ -175,6 +175,18 @@ def test_after_a_reboot_into_the_past_a_token_with_exp_is_not_trusted() -> None:
         claims.recalled(Stamp(1.0, EPOCH + 9, "last boot"), HERE, Secret(jwt({"exp": EPOCH + HOUR})))
 
 
+@pytest.mark.parametrize("off", [0.0, -3000.0])
+def test_over_a_reboot_the_clock_of_now_bounds_a_token(off: float) -> None:
+    """Our clock was 50 min slow when the token came, without a Date, and is right now: no life is gained by it."""
+    token = Secret(jwt({"exp": EPOCH + 600}))
+    received = Stamp(9000.0, EPOCH - 60 + off, "last boot")
+    made = claims.grant(token, claims.recalled(received, HERE, token), date=None)
+    bounded = claims.not_beyond(made, HERE)
+    assert bounded.expires is not None
+    assert bounded.expires - HERE.boot <= 600
+    assert claims.not_beyond(granted("opaque"), HERE).expires is None
+
+
 def test_without_boot_ids_the_wall_clock_counts() -> None:
     """Two unknown boots are not the same boot."""
     assert claims.recalled(Stamp(1.0, EPOCH - 60), Stamp(5000.0, EPOCH), Secret("opaque")).boot == 4940.0

@@ -39,7 +39,9 @@ def mode_of(path: Path | str) -> int:
 
 def test_without_files_the_configuration_is_the_fallback(tmp_path: Path) -> None:
     """No folder, no file: one profile in the keyring."""
-    assert files.load(paths_in(tmp_path)) == files.fallback() == Config(profiles={"default": Profile()})
+    assert (
+        files.load(paths_in(tmp_path)) == files.salvage(paths_in(tmp_path)) == Config(profiles={"default": Profile()})
+    )
 
 
 def test_the_files_are_read_whole(paths: Paths) -> None:
@@ -57,7 +59,7 @@ def test_what_editors_leave_is_not_read(paths: Paths) -> None:
     """Backups, swap and lock files, and our own temporary files."""
     for name in ("a.toml~", ".a.toml.swp", ".#a.toml", ".a.toml.tmp", ".hidden.toml", "a.toml.bak", "README"):
         Path(paths.written_dir, name).write_text("rubbish")
-    assert files.load(paths) == files.fallback()
+    assert files.load(paths) == files.salvage(paths)
 
 
 def fifo(path: str) -> None:
@@ -216,3 +218,15 @@ def test_a_state_that_is_too_large_is_neither_read_nor_written(tmp_path: Path) -
     assert files.read_state(str(path), Kept) == (None, f"{path}: has more than {files.MAX_STATE} bytes")
     with pytest.raises(OSError, match="too large to be read again"):
         files.write_state(str(path), "x" * files.MAX_STATE)
+
+
+def test_good_profiles_are_served_beside_a_faulty_file(tmp_path: Path) -> None:
+    """At a start with a mistake in config.toml or in one profile, the other profiles are there all the same."""
+    paths = paths_in(tmp_path)
+    folder = Path(paths.written_dir)
+    folder.mkdir(parents=True)
+    (folder / "good.toml").write_text('store = "environment"\n')
+    (folder / "bad.toml").write_text("stoer = 1\n")
+    Path(paths.config_file).write_text("[hoooks]\n")
+    assert files.salvage(paths).profiles.keys() == {"good"}
+    assert files.salvage(paths).profiles["good"].store == "environment"

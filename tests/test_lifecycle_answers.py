@@ -3,7 +3,7 @@
 import pytest
 
 from d7agent.core import answers, lifecycle
-from d7agent.core.errors import BudgetSpent, InvalidParameter, TokenUnavailable
+from d7agent.core.errors import BudgetSpent, CredentialRejected, InvalidParameter, TokenUnavailable
 from d7agent.core.model import Stamp
 from d7agent.core.states import Ask, Wait, Wanted
 from tests.support.fakes import DOWN, WRONG_SECRET
@@ -66,7 +66,7 @@ def test_no_wait_still_begins_the_login() -> None:
     """max_wait 0: the error at once, the token for the next one."""
     rig = up()
     rig.clock.advance(2 * HOUR)
-    assert rig.ask(wait=0).error
+    assert isinstance(rig.ask(wait=0).error, TokenUnavailable)
     rig.settle()
     assert rig.ask(wait=0).token
 
@@ -221,8 +221,8 @@ def test_rejected_answers_at_once() -> None:
     rig = Rig()
     rig.d7.fault = WRONG_SECRET
     rig.settle()
-    assert rig.ask(wait=30).error
-    assert rig.ask(wait=30, min_validity=5).error
+    assert isinstance(rig.ask(wait=30).error, CredentialRejected)
+    assert isinstance(rig.ask(wait=30, min_validity=5).error, CredentialRejected)
 
 
 def test_an_expired_token_is_never_served() -> None:

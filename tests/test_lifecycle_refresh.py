@@ -123,9 +123,7 @@ def test_an_absurd_iat_does_not_loop() -> None:
     up(rig)
     old = rig.d7.granted(rig.d7.issue(20 * 365 * 86400.0, age=20 * 365 * 86400.0 - 600))
     rig.begin_store()
-    assert rig.job is not None
-    rig.job.reply = lambda: old
-    rig.finish()
+    rig.finish_with(old)
     assert 250 < due_in(rig) < 350
 
 
@@ -145,7 +143,7 @@ def test_a_transient_failure_doubles_its_backoff() -> None:
     rig.d7.fault = DOWN
     rig.run(2000)
     gaps = [b - a - rig.latency for a, b in zip(rig.d7.logins, rig.d7.logins[1:], strict=False)]
-    assert gaps == pytest.approx([1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300, 300])
+    assert gaps == pytest.approx([1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300, 300], abs=1e-3)
     error = rig.refused(wait=1)
     assert isinstance(error, TokenUnavailable)
     assert error.fields["reason"] == "connect"
@@ -194,7 +192,7 @@ def test_while_the_token_is_good_failures_are_at_least_its_leeway_apart() -> Non
     rig.run(3)
     assert rig.label == "expired"
     assert rig.all(Gone)
-    assert rig.ask(wait=0).error
+    assert isinstance(rig.ask(wait=0).error, TokenUnavailable)
 
 
 def test_an_outage_ends_by_itself() -> None:

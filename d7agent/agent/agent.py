@@ -112,12 +112,12 @@ class Agent:
         return error
 
     def load(self) -> None:
-        """Read the configuration for the first time; with a bad one the agent runs on the built-in default."""
+        """Read the configuration for the first time; of a bad one the agent takes what is good by itself."""
         try:
             config = files.load(self.paths)
         except ConfigError as error:
             self._problem(error)
-            config = files.fallback()
+            config = files.salvage(self.paths)
         self.apply(config)
 
     def reload(self) -> tuple[str, ...]:

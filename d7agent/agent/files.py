@@ -16,11 +16,11 @@ from d7agent.core.model import DEFAULT_PROFILE
 from d7agent.core.paths import Paths
 
 __all__ = [
-    "fallback",
     "is_ours",
     "load",
     "read_state",
     "remove_profile",
+    "salvage",
     "write_atomic",
     "write_profile",
     "write_state",
@@ -50,9 +50,29 @@ def load(paths: Paths) -> Config:
     return result
 
 
-def fallback() -> Config:
-    """What the agent runs with when the very first `load` fails: as with no file at all."""
+def salvage(paths: Paths) -> Config:
+    """What the agent runs with when the very first `load` fails: every profile whose file is good by itself.
+
+    Without any it is as with no file at all. `config.toml` is used if it is the good one.
+    """
+    ignored: list[str] = []
+    found = [path for folder in paths.profile_dirs for path in _toml_files(folder, ignored)]
+    texts = [(path, text) for path in found if (text := _read(path, ignored)) is not None]
+    good = [one for one in texts if _parses(None, [one], paths)]
+    text = _read(paths.config_file, ignored)
+    config = None if text is None else (paths.config_file, text)
+    for attempt in ((config, good), (None, good)):
+        if _parses(*attempt, paths):
+            return parse(*attempt, paths.expand)
     return Config(profiles={DEFAULT_PROFILE: Profile()})
+
+
+def _parses(config: tuple[str, str] | None, profiles: list[tuple[str, str]], paths: Paths) -> bool:
+    try:
+        parse(config, profiles, paths.expand)
+    except ConfigError:
+        return False
+    return True
 
 
 def is_ours(path: str) -> bool:

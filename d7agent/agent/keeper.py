@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final, Protocol
 
 from d7agent.agent import replies
@@ -161,7 +162,7 @@ class Keeper:
         )
         self.feed(states.Configured(policy(profile), other_credential=other))
         if former.remember_token and not profile.remember_token and self.state.remembered:
-            self._start(self._forget_token())
+            self._start(self._forget_token)
 
     def credential_changed(self) -> None:
         """The store's content was edited behind our back."""
@@ -205,11 +206,11 @@ class Keeper:
     def _carry_out(self, effect: states.Effect) -> None:
         match effect:
             case states.Recall(generation):
-                self._start(self._recall(generation))
+                self._start(partial(self._recall, generation))
             case states.Login(generation, prompt):
-                self._start(self._login(generation, prompt))
+                self._start(partial(self._login, generation, prompt))
             case states.Prove(generation, grant):
-                self._start(self._prove(generation, grant))
+                self._start(partial(self._prove, generation, grant))
             case states.Cancel():
                 if self._job is not None:
                     self._job.cancel()
@@ -237,17 +238,13 @@ class Keeper:
         if ok != self.state.budget.writable:
             self.state = lifecycle.step(self.state, states.StateSaved(ok), now).state
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         former = self._job
 
         async def after() -> None:
-            try:
-                if former is not None and not former.done():
-                    await asyncio.gather(former, return_exceptions=True)
-            except asyncio.CancelledError:
-                work.close()
-                raise
-            await work
+            if former is not None and not former.done():
+                await asyncio.gather(former, return_exceptions=True)
+            await work()
 
         self._job = asyncio.get_running_loop().create_task(after())
 

@@ -44,6 +44,8 @@ def _print(console: Console, status: Status) -> None:
     console.print(_headline(agent, now))
     for problem in agent.get("config_problems", []):
         _print_note(console, "configuration", str(problem), "red")
+    for problem in agent.get("hooks", []):
+        _print_note(console, "hook", str(problem), "yellow")
     if not profiles:
         console.print("No profile. `d7agent login` makes one.")
         return

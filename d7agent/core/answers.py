@@ -122,7 +122,9 @@ def _without_token(state: State, ask: Ask, now: Stamp) -> Wait | AgentError:
 
 
 def _until(state: State, ask: Ask, now: Stamp) -> Wait | AgentError:
-    return Wait() if now.boot < ask.deadline else explain.under_way(state)
+    if now.boot < ask.deadline:
+        return Wait()
+    return explain.under_way(state) if state.failure is None else trouble(state, 0.0)
 
 
 def _to_renew(state: State, held: Grant | None, ask: Ask, now: Stamp) -> Answer:

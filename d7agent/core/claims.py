@@ -93,9 +93,25 @@ def _time_left(exp: float, wall: float, skew: float | None) -> float:
     return min(positive, default=0.0)
 
 
+def same_boot(received: Stamp, now: Stamp) -> bool:
+    """Whether the boot clock tells the time between; two unknown boots are not the same."""
+    return received.boot_id != "" and received.boot_id == now.boot_id
+
+
 def not_later(received: Stamp, now: Stamp) -> Stamp:
     """A stamp of this boot; one from the future counts as now."""
     return received if received.boot <= now.boot else now
+
+
+def not_beyond(made: Grant, now: Stamp) -> Grant:
+    """A token remembered over a reboot lives no longer than the wall clock of now leaves it.
+
+    Else a clock that was wrong at receipt and is right now would stretch it.
+    """
+    exp = read_claims(made.access_token.reveal()).exp
+    if exp is None or made.expires is None:
+        return made
+    return msgspec.structs.replace(made, expires=min(made.expires, now.boot + exp - now.wall))
 
 
 def recalled(received: Stamp, now: Stamp, token: Secret) -> Stamp:
@@ -104,7 +120,7 @@ def recalled(received: Stamp, now: Stamp, token: Secret) -> Stamp:
     After a reboot the wall clock is all there is. Where that says that a token with `exp` comes from the future, the
     clock is wrong (no battery, no NTP yet) and the token may be long dead: raises ExpiredOnArrival.
     """
-    if received.boot_id and received.boot_id == now.boot_id:
+    if same_boot(received, now):
         return not_later(received, now)
     age = now.wall - received.wall
     if age < 0:

@@ -35,7 +35,7 @@ def under_way(state: State) -> AgentError:
     return TokenUnavailable(
         f"no token for {state.profile} yet: a {state.phase} is under way",
         "try again in a moment, or allow more time with --max-wait",
-        reason="timeout" if state.failure is None else state.failure.reason,
+        reason="timeout",
         retry_after=1,
     )
 

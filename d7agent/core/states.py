@@ -49,6 +49,7 @@ class State(Struct, frozen=True):
     started: float = 0.0  # when the phase began
     ended_at: float = 0.0  # when the last attempt ended, however it did
     attempts: int = 0  # logins begun
+    stores: int = 0  # helpers that change the credential right now: while there are any, nothing else begins
 
     grant: Grant | None = None  # the token in force
     serial: int = 0  # counts tokens
@@ -151,7 +152,10 @@ class ProofCame(Struct, frozen=True):
 
 
 class Storing(Struct, frozen=True):
-    """The credential is about to be replaced or forgotten. `login`: D7 will be asked to prove it."""
+    """The credential is about to be replaced or forgotten; one Stored or Forgotten has to follow.
+
+    `login`: D7 will be asked to prove it.
+    """
 
     login: bool = False
 

@@ -216,7 +216,9 @@ def test_tls(scene: Scene, trusted: Path, tmp_path: Path, row: Tls) -> None:
         scene.add(name, url)
         scene.wait(name, failed_once)
         told = refusal(scene, name)
-        check_words(Row(row.certificate, UNAVAILABLE, row.words, "again"), told.exit_code, f"{told.message}\n{told.hint}")
+        check_words(
+            Row(row.certificate, UNAVAILABLE, row.words, "again"), told.exit_code, f"{told.message}\n{told.hint}"
+        )
         assert bad.stats.logins == 0
     with Sandbox(Settings(tls=True, tls_dir=trusted, port=port)) as good:
         scene.wait(name, is_fresh)

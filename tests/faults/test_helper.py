@@ -45,7 +45,11 @@ class Row(NamedTuple):
 ROWS = (
     Row("cannot-start", None, "cannot be started: No such file"),
     Row("no-memory-to-start", 'ulimit -v 12000; exec "$@"', "ended with status 1 without a proper answer|signal"),
-    Row("no-memory-to-work", 'ulimit -v 30000; exec "$@"', "ran out of memory|the helper failed with|ended with|was ended"),
+    Row(
+        "no-memory-to-work",
+        'ulimit -v 30000; exec "$@"',
+        "ran out of memory|the helper failed with|ended with|was ended",
+    ),
     Row("prints-before-its-answer", 'echo hello; exec "$@"', "without a proper answer", 1),
     Row("prints-rubbish", "head -c 300000 /dev/zero", "without a proper answer"),
     Row("prints-another-answer", """echo '{"reply":"done"}'""", "to another question"),

@@ -135,7 +135,9 @@ def test_umask_changes_nothing(live: Live, mask: int) -> None:
     (live.root / "cred").mkdir(mode=0o700)
     typed = "id\nsecret\n"
     store = f"directory:{live.root}/cred"
-    live.run("login", "--stdin", "--no-verify", "--base-url", "http://127.0.0.1:9", "--store", store, text=typed, check=True)
+    live.run(
+        "login", "--stdin", "--no-verify", "--base-url", "http://127.0.0.1:9", "--store", store, text=typed, check=True
+    )
     Scene(live).wait("default", lambda profile: bool(profile["failures"]))  # the budget is on disk by then
     assert stat.S_IMODE(live.socket.parent.stat().st_mode) == 0o700
     made = [live.socket, live.socket.with_suffix(".lock"), *live.state.iterdir()]

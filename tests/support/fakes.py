@@ -40,8 +40,8 @@ class FakeClock:
         return EPOCH + self.true
 
     def true_of(self, boot: float) -> float:
-        """A boot instant in true seconds."""
-        return boot + self._booted
+        """When a timer set to a boot instant rings, in true seconds: a microsecond late, never early."""
+        return boot + self._booted + 1e-6
 
     def advance(self, seconds: float) -> None:
         """Time passes: in one jump, as in a suspend, if nobody looks in between."""
@@ -138,6 +138,13 @@ class FakeD7:
         token = f"opaque-{number}" if self.form == "opaque" else jwt(claims, parts=3 if self.form == "jwt" else 2)
         self._ends[token] = None if self.form == "opaque" else end
         return token
+
+    def heal(self) -> None:
+        """All works again; an application that was deleted is made anew, its former tokens stay dead."""
+        self.fault, self.faults, self.proof = None, [], None
+        if not self.app:
+            self.revoked.update(self._ends)
+            self.app = True
 
     def prove(self, token: str) -> Proved | Failed:
         """The balance endpoint's answer."""

@@ -180,6 +180,12 @@ class Rig:
         assert job is not None, "no helper runs"
         self.feed(job.wrap(job.reply()))
 
+    def finish_with(self, reply: Any) -> None:
+        """The helper under way comes back now, with this answer."""
+        assert self.job is not None, "no helper runs"
+        self.job.reply = lambda: reply
+        self.finish()
+
     def finish_late(self) -> None:
         """The results of cancelled helpers arrive after all: they must change nothing."""
         jobs, self.late = self.late, []
@@ -191,7 +197,10 @@ class Rig:
     def run(self, seconds: float) -> None:
         """Let time pass: helpers end, timers ring, callers lose patience, each at its instant."""
         end = self.clock.true + seconds
+        rounds = 0
         while (at := self._next()) <= end:
+            rounds = rounds + 1 if at <= self.clock.true else 0
+            assert rounds < 50, "busy loop"
             self.clock.advance(max(0.0, at - self.clock.true))
             if self.job is not None and self.job.ends <= self.clock.true:
                 self.finish()
@@ -319,6 +328,15 @@ def within_budget(instants: list[float], *, capacity: float = 30.0, per_hour: fl
         if level < -1e-3:
             return False
     return True
+
+
+def level_left(instants: list[float], now: float, *, capacity: float = 30.0, per_hour: float = 30.0) -> float:
+    """What a bucket, full at first, holds at `now` after logins at these instants."""
+    level, last = capacity, 0.0
+    for at in [*instants, now]:
+        level = min(capacity, level + (at - last) * per_hour / 3600) - 1
+        last = at
+    return level + 1
 
 
 def last_gone(rig: Rig) -> bool:

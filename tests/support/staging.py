@@ -76,7 +76,7 @@ class OwnPython:
     def wrap(self, script: str) -> None:
         """From now on a shell script stands in its place; `"$@"` in it starts the real one."""
         self.remove()
-        self.path.write_text(f"#!/bin/sh\nset -- {sys.executable} \"$@\"\n{script}\n")
+        self.path.write_text(f'#!/bin/sh\nset -- {sys.executable} "$@"\n{script}\n')
         self.path.chmod(0o755)
 
     def restore(self) -> None:

@@ -80,7 +80,7 @@ def locked_up(state: State, event: LockedUp, now: Stamp) -> Step:
 
 def unlocked(state: State, event: Unlocked, now: Stamp) -> Step:
     """As after a start, with what is known of D7's refusal and backoff."""
-    state = replace(state, phase="idle")
+    state = replace(state, phase="store" if state.stores else "idle")
     return Step(state) if state.refusal is not None else _first_look(state, now)
 
 

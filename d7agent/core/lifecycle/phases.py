@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from d7agent.core import budget as budgets
 from d7agent.core import schedule
 from d7agent.core.model import Grant, Stamp
-from d7agent.core.states import Cancel, Effect, Gone, Login, Prove, Recall, Save, State, Step
+from d7agent.core.states import Cancel, Effect, Gone, Login, Phase, Prove, Recall, Save, State, Step
 
 PROOF_PAUSE: Final = 60.0  # seconds between two proofs of one profile
 
@@ -51,14 +51,20 @@ def begin_proof(state: State, token: Grant, now: Stamp) -> Step:
 
 def ended(state: State, now: Stamp) -> State:
     """What was under way has come back."""
-    return replace(state, phase="idle", ended_at=now.boot)
+    return replace(state, phase=resting(state), ended_at=now.boot)
+
+
+def resting(state: State) -> Phase:
+    """The phase in which nothing of ours is under way."""
+    if state.phase == "locked":
+        return "locked"
+    return "store" if state.stores else "idle"
 
 
 def void(state: State) -> Step:
     """A new generation: what is under way no longer counts."""
     helper_runs = state.phase in ("recall", "login", "proof")
-    phase = "locked" if state.phase == "locked" else "idle"
-    state = replace(state, generation=state.generation + 1, phase=phase, suspect=None, candidate=None)
+    state = replace(state, generation=state.generation + 1, phase=resting(state), suspect=None, candidate=None)
     return Step(state, (Cancel(),) if helper_runs else ())
 
 

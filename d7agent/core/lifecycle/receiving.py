@@ -44,7 +44,7 @@ def _store_answered(state: State, now: Stamp) -> State:
 def _remembered(state: State, reply: Granted, now: Stamp, draw: float) -> Step:
     """The store holds a token: a remembered one, or a ready-made one that is the credential itself."""
     try:
-        held = _grant(reply, claims.recalled(reply.received, now, reply.access_token), now)
+        held = _recalled(reply, now)
     except claims.ExpiredOnArrival:
         return ready_made_over(state, now) if reply.ready_made else look(state, now)
     if reply.ready_made:
@@ -56,11 +56,20 @@ def _remembered(state: State, reply: Granted, now: Stamp, draw: float) -> Step:
     return after((*taken.effects, note), look(taken.state, now))
 
 
-def _grant(reply: Granted, received: Stamp, now: Stamp) -> Grant:
-    """Raises claims.ExpiredOnArrival, also for a token that ran out on its way here."""
-    made = claims.grant(
+def _recalled(reply: Granted, now: Stamp) -> Grant:
+    """A token out of the store. Raises claims.ExpiredOnArrival."""
+    made = _grant(reply, claims.recalled(reply.received, now, reply.access_token))
+    return _living(made if claims.same_boot(reply.received, now) else claims.not_beyond(made, now), now)
+
+
+def _grant(reply: Granted, received: Stamp) -> Grant:
+    return claims.grant(
         reply.access_token, received, date=reply.date, token_type=reply.token_type, ready_made=reply.ready_made
     )
+
+
+def _living(made: Grant, now: Stamp) -> Grant:
+    """Raises claims.ExpiredOnArrival for a token that ran out on its way here."""
     if alive(made, now.boot) is None:
         raise claims.ExpiredOnArrival
     return made
@@ -77,7 +86,7 @@ def logged_in(state: State, event: LoggedIn, now: Stamp) -> Step:
 def login_worked(state: State, reply: Granted, now: Stamp, draw: float) -> Step:
     """D7 gave a token (or the store a ready-made one)."""
     try:
-        fresh = _grant(reply, claims.not_later(reply.received, now), now)
+        fresh = _living(_grant(reply, claims.not_later(reply.received, now)), now)
     except claims.ExpiredOnArrival:
         return ready_made_over(state, now) if reply.ready_made else login_failed(state, DEAD_ON_ARRIVAL, now, draw)
     state = replace(

@@ -40,28 +40,25 @@ def step(state: State, event: Event, now: Stamp) -> Step:
     return Step(state) if handler is None else handler(state, event, now)
 
 
-def _nothing(state: State, event: Event, now: Stamp) -> Step:
-    return Step(state)
-
-
 def _during(phases: tuple[Phase, ...], handler: Handler) -> Row:
     return dict.fromkeys(phases, handler)
 
 
-def _result(phase: Phase, handler: Handler, late: Handler = _nothing) -> Row:
-    """A helper's answer counts while its phase lasts and for its own generation; else it comes late."""
+def _result(phase: Phase, handler: Handler) -> Row:
+    """A helper's answer counts while its phase lasts and for its own generation; a late one is thrown away."""
 
     def judged(state: State, event: Any, now: Stamp) -> Step:
-        return (handler if event.generation == state.generation else late)(state, event, now)
+        return handler(state, event, now) if event.generation == state.generation else Step(state)
 
-    return {**_during(PHASES, late), phase: judged}
+    return {phase: judged}
 
 
 _TABLE: Final[Mapping[type, Row]] = {
     # what people and files do
     Started: _during(("idle", "locked"), governing.started),
     Configured: _during(PHASES, governing.configured),
-    Storing: _during(UNLOCKED, storing.storing),
+    Storing: _during(PHASES, storing.storing),
+    Stored: _during(PHASES, storing.stored),
     Forgotten: _during(PHASES, storing.forgotten),
     LockedUp: _during(UNLOCKED, governing.locked_up),
     Unlocked: _during(("locked",), governing.unlocked),
@@ -73,7 +70,6 @@ _TABLE: Final[Mapping[type, Row]] = {
     Recalled: _result("recall", receiving.recalled),
     LoggedIn: _result("login", receiving.logged_in),
     ProofCame: _result("proof", rejecting.proof_came),
-    Stored: _result("store", storing.stored, late=storing.stored_late),
     # what time and disk do
     Ticked: _during(UNLOCKED, refreshing.ticked),
     StateSaved: _during(PHASES, governing.state_saved),
