@@ -1,20 +1,17 @@
 """The keeper of one profile: feeds the lifecycle machine, carries out its effects, and answers those who wait."""
 
-import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from functools import partial
-from typing import Any, Final, Protocol
+from collections.abc import Callable
+from typing import Final
 
-from d7agent.agent import replies
-from d7agent.agent.helpers import Helpers
-from d7agent.core import answers, jobs, lifecycle, schedule, states
+from d7agent.agent.errands import Errands
+from d7agent.agent.replies import Head
+from d7agent.agent.world import World
+from d7agent.core import answers, jobs, lifecycle, states
 from d7agent.core.answers import Answer
-from d7agent.core.budget import Snapshot, saved
-from d7agent.core.clock import Clock
 from d7agent.core.config import Profile
 from d7agent.core.errors import AgentError, InvalidParameter, Locked
-from d7agent.core.jobs import Failed, Reply, Target
+from d7agent.core.jobs import Reply, Target
 from d7agent.core.model import Grant
 from d7agent.core.states import Ask, Event, State, Wait
 
@@ -22,35 +19,6 @@ log = logging.getLogger(__name__)
 
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 Done = Callable[["Grant | AgentError"], None]
-
-
-class World(Protocol):
-    """What a keeper needs of the agent around it."""
-
-    clock: Clock
-    helpers: Helpers
-    state_dir: str  # where remembered tokens may be written when the store cannot take them; "": nowhere
-
-    def draw(self) -> float:
-        """A random number in [0, 1): jitter."""
-
-    def save(self, profile: str, snapshot: Snapshot) -> bool:
-        """Write the budget down; whether that worked."""
-
-    def wake(self, keeper: "Keeper", at: float | None) -> None:
-        """Call `keeper.tick()` at this boot instant; replaces an earlier wish."""
-
-    def pushed(self, keeper: "Keeper") -> None:
-        """The keeper has a new token."""
-
-    def gone(self, keeper: "Keeper") -> None:
-        """The keeper's token is no more."""
-
-    def hooked(self, keeper: "Keeper", effect: states.Hooked) -> None:
-        """An event that a hook may wait for."""
-
-    def changed(self, keeper: "Keeper") -> None:
-        """Something that GetStatus shows has changed."""
 
 
 class Waiter:
@@ -72,10 +40,8 @@ class Keeper:
         self._world = world
         self._waiters: list[Waiter] = []
         self._deadline = float("inf")
-        self._job: asyncio.Task[None] | None = None
-        self._head = b""
-        self._head_until = 0.0
-        self._head_expires: float | None = None
+        self._errands = Errands(self, world)
+        self._head = Head()
 
     @property
     def waiting(self) -> int:
@@ -84,7 +50,7 @@ class Keeper:
 
     def feed(self, event: Event) -> None:
         """One event through the machine; its effects are carried out before this returns."""
-        self._head_until = 0.0
+        self._head.stale()
         before = self.state
         step = lifecycle.step(self.state, event, self._world.clock.now())
         self.state = step.state
@@ -127,30 +93,20 @@ class Keeper:
 
     def quick(self, boot: float) -> bytes | None:
         """The whole reply for a caller who wants any good token, or None where there is something to decide."""
-        if boot >= self._head_until:
-            return None
-        return replies.frame(self._head, self._head_expires, boot)
+        return self._head.quick(boot)
 
     def frame(self, grant: Grant, *, continues: bool = False) -> bytes:
         """The reply that hands out `grant`, which `answers.answer` found good."""
         now = self._world.clock.now()
-        if now.boot >= self._head_until:
-            self._encode(grant)
-        return replies.frame(self._head, self._head_expires, now.boot, continues=continues)
-
-    def _encode(self, grant: Grant) -> None:
-        now = self._world.clock.now()
-        label = answers.label(self.state, now.boot)
-        self._head = replies.head(self.profile.name, grant, self.state.serial, label, now)
-        self._head_expires = grant.expires
-        until = float("inf") if grant.expires is None else grant.expires - schedule.leeway(grant)
-        if label == "fresh" and self.state.due is not None:
-            until = min(until, self.state.due)
-        self._head_until = until
+        if not self._head.serves(now.boot):
+            label = answers.label(self.state, now.boot)
+            until = self.state.due if label == "fresh" else None
+            self._head.encode(self.profile.name, grant, self.state.serial, label, now, until)
+        return self._head.frame(now.boot, continues=continues)
 
     def reclock(self) -> None:
         """The wall clock was stepped: the next reply shows `expires_at` anew."""
-        self._head_until = 0.0
+        self._head.stale()
 
     def reconfigure(self, profile: Profile) -> None:
         """The profile's configuration is now `profile`."""
@@ -162,7 +118,7 @@ class Keeper:
         )
         self.feed(states.Configured(policy(profile), other_credential=other))
         if former.remember_token and not profile.remember_token and self.state.remembered:
-            self._start(self._forget_token)
+            self._errands.forget_token()
 
     def credential_changed(self) -> None:
         """The store's content was edited behind our back."""
@@ -170,9 +126,8 @@ class Keeper:
 
     def close(self, error: AgentError | None = None) -> None:
         """The profile is no more, or the agent ends: wipe, end helpers, tell those who wait."""
-        if self._job is not None:
-            self._job.cancel()
-        self._head, self._head_until = b"", 0.0
+        self._errands.cancel()
+        self._head.clear()
         self._world.gone(self)
         self._world.wake(self, None)
         waiters, self._waiters = self._waiters, []
@@ -182,8 +137,7 @@ class Keeper:
 
     async def closed(self) -> None:
         """Wait until no helper of this keeper runs any more."""
-        if self._job is not None:
-            await asyncio.gather(self._job, return_exceptions=True)
+        await self._errands.ended()
 
     def target(self, profile: Profile | None = None) -> Target:
         """Which credential this is, in the helper's terms."""
@@ -199,21 +153,19 @@ class Keeper:
 
     async def run(self, job: jobs.Job, raw: bytearray | None = None, *, prompt: bool = False) -> Reply:
         """Run a job of this profile after the one under way (which is expected to be on its way out) has ended."""
-        if self._job is not None:
-            await asyncio.gather(self._job, return_exceptions=True)
+        await self._errands.ended()
         return await self._world.helpers.run(job, raw=raw, prompt=prompt, urgent=lambda: True)
 
     def _carry_out(self, effect: states.Effect) -> None:
         match effect:
             case states.Recall(generation):
-                self._start(partial(self._recall, generation))
+                self._errands.recall(generation)
             case states.Login(generation, prompt):
-                self._start(partial(self._login, generation, prompt))
+                self._errands.login(generation, prompt=prompt)
             case states.Prove(generation, grant):
-                self._start(partial(self._prove, generation, grant))
+                self._errands.prove(generation, grant)
             case states.Cancel():
-                if self._job is not None:
-                    self._job.cancel()
+                self._errands.cancel()
             case states.Save():
                 self._save()
             case states.Logged(level, text):
@@ -226,48 +178,16 @@ class Keeper:
             case states.Pushed():
                 self._world.pushed(self)
             case states.Gone():
-                self._head = b""
+                self._head.clear()
                 self._world.gone(self)
             case states.Hooked():
                 self._world.hooked(self, effect)
 
     def _save(self) -> None:
         now = self._world.clock.now()
-        snapshot = saved(self.state.budget, now, self.state.failures, self.state.retry_at)
-        ok = self._world.save(self.profile.name, snapshot)
+        ok = self._world.save(self.profile.name, lifecycle.snapshot(self.state, now))
         if ok != self.state.budget.writable:
             self.state = lifecycle.step(self.state, states.StateSaved(ok), now).state
-
-    def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        former = self._job
-
-        async def after() -> None:
-            if former is not None and not former.done():
-                await asyncio.gather(former, return_exceptions=True)
-            await work()
-
-        self._job = asyncio.get_running_loop().create_task(after())
-
-    async def _recall(self, generation: int) -> None:
-        job = jobs.Recall(self.target(), self._world.clock.now())
-        reply = await self._world.helpers.run(job, urgent=self._urgent)
-        self.feed(states.Recalled(generation, _expected(reply, jobs.Granted, jobs.Nothing), self._world.draw()))
-
-    async def _login(self, generation: int, prompt: bool) -> None:
-        job = jobs.Login(self.target(), self._world.clock.now(), prompt=prompt)
-        reply = await self._world.helpers.run(job, prompt=prompt, urgent=self._urgent)
-        self.feed(states.LoggedIn(generation, _expected(reply, jobs.Granted), self._world.draw()))
-
-    async def _prove(self, generation: int, grant: Grant) -> None:
-        job = jobs.Prove(self.profile.base_url, grant.access_token)
-        reply = await self._world.helpers.run(job, urgent=self._urgent)
-        self.feed(states.ProofCame(generation, _expected(reply, jobs.Proved)))
-
-    async def _forget_token(self) -> None:
-        await self._world.helpers.run(jobs.Forget(self.target(), token_only=True))
-
-    def _urgent(self) -> bool:
-        return bool(self._waiters)
 
     def _grant_alive(self) -> bool:
         return lifecycle.alive(self.state.grant, self._world.clock.now().boot) is not None
@@ -296,10 +216,3 @@ def policy(profile: Profile) -> states.Policy:
 def _deliver(waiter: Waiter, answer: Answer) -> None:
     if not isinstance(answer, Wait):
         waiter.done(answer)
-
-
-def _expected(reply: Reply, *kinds: type) -> Any:
-    """The reply, if it is of a kind this job has; a helper that answers another question has failed."""
-    if isinstance(reply, Failed) or type(reply) in kinds:
-        return reply
-    return Failed("helper_failed", f"the helper answered {type(reply).__name__} to another question", "see the journal")

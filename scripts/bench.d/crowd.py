@@ -1,4 +1,4 @@
-"""Many clients in one process: crowd.py SOCKET COUNT ask|follow, with a line of JSON for each thing that has happened.
+"""Many clients in one process: crowd.py SOCKET PROFILE COUNT ask|follow, with a line of JSON for each thing that has happened.
 
 All connect and ask; `follow` then waits for one more reply each. Instants are those of the machine's monotonic clock.
 """
@@ -10,8 +10,7 @@ import socket
 import sys
 import time
 
-ASK = b'{"method":"io.d7agent.GetToken","parameters":{"max_wait":60}}\0'
-FOLLOW = b'{"method":"io.d7agent.GetToken","parameters":{"max_wait":60},"more":true}\0'
+REQUEST = '{"method":"io.d7agent.GetToken","parameters":{"profile":"%s","max_wait":60},"more":%s}\0'
 LIMIT = 90.0  # seconds for each of the two
 
 
@@ -63,10 +62,11 @@ class Crowd:
 
 def main() -> None:
     """Connect, then a reply, and if asked for another."""
-    path, count, what = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    path, profile, count, what = sys.argv[1:]
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    crowd = Crowd(path, count, FOLLOW if what == "follow" else ASK)
+    more = "true" if what == "follow" else "false"
+    crowd = Crowd(path, int(count), (REQUEST % (profile, more)).encode())
     tell(connected=time.monotonic())
     tell(**crowd.wait())
     if what == "follow":

@@ -1,4 +1,5 @@
 /* The floor: one process that answers every message with a reply of N bytes, and does nothing else. echo PATH N */
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -11,6 +12,7 @@ int main(int argc, char **argv) {
     struct epoll_event event = {.events = EPOLLIN}, ready[64];
     static char reply[65536], request[65536];
     if (argc != 3) return 2;
+    signal(SIGPIPE, SIG_IGN);
     int size = atoi(argv[2]), sock = socket(AF_UNIX, SOCK_STREAM, 0), set = epoll_create1(0);
     if (size < 1 || size > (int)sizeof reply) return 2;
     strncpy(at.sun_path, argv[1], sizeof at.sun_path - 1);

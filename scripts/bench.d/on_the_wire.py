@@ -24,12 +24,12 @@ def measure_wire(scene: Scene) -> None:
 
 
 def _services(scene: Scene) -> dict[str, Service]:
-    peers, size = scene.peers, scene.reply_size
+    peers = scene.peers
     found = {
         US: scene.service,
         "ssh-agent": peers.ssh_agent,
-        "asyncio echo": peers.asyncio_echo(size),
-        "C echo": peers.c_echo(size),
+        "asyncio echo": peers.asyncio_echo,
+        "C echo": peers.c_echo,
     }
     return {name: service for name, service in found.items() if service is not None}
 
@@ -44,7 +44,7 @@ def measure_load(scene: Scene) -> None:
         for _ in range(scene.some(3, 7)):
             for name, service in services.items():
                 before = cpu(service.pid)
-                found = rate(service, clients, scene.some(3, 10) / 10)
+                found = rate(service, clients, scene.some(2, 10) / 10)
                 rates[name].append(found.a_second / 1e3)
                 costs[name].append((cpu(service.pid) - before) / found.requests * 1e5)
                 if name == US:

@@ -37,7 +37,7 @@ class Command:
         self._argv, self._environment, self._stdin = argv, environment, stdin
         done = subprocess.run(argv, env=environment, input=stdin, capture_output=True, check=False, timeout=LIMIT)
         if done.returncode or not done.stdout.strip():
-            raise Missing(f"{argv[0]} fails: {done.stderr.decode(errors='replace').strip()[-200:]}")
+            raise Missing(f"{argv[0]} {_first_line(done.stderr)}")
 
     def run(self) -> Ran:
         """Once more."""
@@ -57,10 +57,13 @@ class Command:
 
 
 class Peers:
-    """All of them, each started when first asked for. Use it with `with`."""
+    """All of them, each started when first asked for. `reply_size`: bytes that an echo answers.
+
+    Use it with `with`."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
+        self.reply_size = 1024
         self._stack = ExitStack()
         self.root = Path(tempfile.mkdtemp(prefix="d7p-"))
         self.environment = {"PATH": os.environ["PATH"], "HOME": str(self.root), "LC_ALL": "C.UTF-8"}
@@ -77,8 +80,7 @@ class Peers:
         try:
             return find()
         except (Missing, OSError, subprocess.SubprocessError) as error:
-            said = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip()[-200:]
-            self._report.without(name, f"{error} {said}".strip())
+            self._report.without(name, f"{error} {_first_line(getattr(error, 'stderr', None) or b'')}".strip())
             return None
 
     def _daemon(self, *argv: str) -> int:
@@ -107,21 +109,22 @@ class Peers:
         service.prove(b"ssh-ed25519")
         return service
 
-    def c_echo(self, size: int) -> Service | None:
-        """The floor, with replies of so many bytes."""
-        return self._attempt("C echo", lambda: self._c_echo(size))
+    @cached_property
+    def c_echo(self) -> Service | None:
+        """The floor."""
+        return self._attempt("C echo", self._c_echo)
 
-    def _c_echo(self, size: int) -> Service:
+    def _c_echo(self) -> Service:
         made, path = str(self.root / "echo"), str(self.root / "c.sock")
         _quiet([_need("gcc"), "-O2", "-o", made, str(HERE / "echo.c")], self.environment)
-        return self._echo(path, made, path, str(size))
+        return self._echo(path, made, path, str(self.reply_size))
 
-    def asyncio_echo(self, size: int) -> Service | None:
+    @cached_property
+    def asyncio_echo(self) -> Service | None:
         """The floor for Python."""
         path = str(self.root / "p.sock")
-        return self._attempt(
-            "asyncio echo", lambda: self._echo(path, sys.executable, str(HERE / "echo.py"), path, str(size))
-        )
+        argv = (sys.executable, str(HERE / "echo.py"), path, str(self.reply_size))
+        return self._attempt("asyncio echo", lambda: self._echo(path, *argv))
 
     def _echo(self, path: str, *argv: str) -> Service:
         service = Service(path, b"x" * 34, self._daemon(*argv))
@@ -217,6 +220,11 @@ class Peers:
         key = {"AWS_ACCESS_KEY_ID": "AKIABENCH", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_EC2_METADATA_DISABLED": "true"}
         argv = [_need("aws"), "configure", "export-credentials", "--format", "env-no-export"]
         return Command(argv, self.environment | key)
+
+
+def _first_line(said: bytes) -> str:
+    lines = [line.strip() for line in said.decode(errors="replace").splitlines()]
+    return "says: " + next((line for line in lines if "error" in line.lower()), lines[0]) if lines else "says nothing"
 
 
 def _need(name: str) -> str:

@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Final
 
 from figures import Report
@@ -17,6 +16,7 @@ from d7agent.sandbox import Sandbox
 US = "d7agent"
 SINK: Final = '[[sinks]]\npath = "%t/d7agent/default.env"\nformat = "env"\n'
 PATIENCE: Final = 60.0  # seconds
+RENEWABLE: Final = 10.5  # seconds after a login in which the agent answers RenewToken with the token it has
 
 
 @dataclass
@@ -28,20 +28,21 @@ class Scene:
     box: Sandbox
     home: Home
     quick: bool
+    began: float = 0.0  # when its profiles were logged in, by the monotonic clock
 
     def some(self, quick: int, full: int) -> int:
         """How many, by the kind of run."""
         return quick if self.quick else full
 
     @property
+    def spare(self) -> list[str]:
+        """Profiles whose tokens may be renewed, once each."""
+        return [f"spare{number}" for number in range(self.some(4, 12))]
+
+    @property
     def service(self) -> Service:
         """The agent on the wire."""
         return service_of(self.home)
-
-    @cached_property
-    def reply_size(self) -> int:
-        """Bytes of a reply with a token."""
-        return len(self.service.prove(b'"access_token"'))
 
 
 def service_of(home: Home) -> Service:

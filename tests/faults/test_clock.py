@@ -50,7 +50,8 @@ def scene(clocks: Clocks, box: Sandbox) -> Iterator[Scene]:
 
 
 def start(live: Live, clocks: Clocks) -> None:
-    live.start(WATCHDOG_USEC="3000000", **clocks.environment)
+    live.environment |= {"WATCHDOG_USEC": "3000000", **clocks.environment}
+    live.start()
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -82,7 +83,7 @@ def test_login_with_the_wall_clock_off(scene: Scene, box: Sandbox, clocks: Clock
 
 
 def test_suspend_beyond_expiry(scene: Scene, box: Sandbox, clocks: Clocks) -> None:
-    """After two hours of sleep the dead token is not handed out: who asks waits for a new one, and there was one login."""
+    """After two hours of sleep the dead token is not handed out: who asks waits for the one new login."""
     with Agent(str(scene.live.socket)) as agent:
         old = agent.token()
         clocks.suspend(2 * HOUR)

@@ -147,7 +147,7 @@ def test_configuration_replaced_mid_read(box: Sandbox, live: Live) -> None:
     assert box.stats.logins == 1
 
 
-HALF = {
+HALF: dict[str, tuple[str | bytes, str]] = {
     "in a string": ('base_url = "http://127', "default.toml:1"),
     "in a key": ("base_u", "default.toml:1"),
     "in a character": ('base_url = "\xe4"'.encode("latin-1"), "not UTF-8"),

@@ -61,7 +61,7 @@ def test_ended_during_a_login(scene: Scene, box: Sandbox, number: signal.Signals
     helper = helper_at_work(scene, box)
     with ThreadPoolExecutor() as pool, Agent(str(scene.live.socket)) as agent:
         agent.status()
-        waiting = pool.submit(scene.live.run, "token")
+        waiting = pool.submit(scene.live.run, "token", "--no-start")
         while not callers(agent):
             pass
         assert scene.live.process is not None
@@ -95,7 +95,7 @@ def test_killed_with_a_token(scene: Scene, box: Sandbox) -> None:
 
 
 def test_stopped_and_continued(scene: Scene, box: Sandbox) -> None:
-    """While it is stopped callers give up in time (exit 3) and are told that it is busy; continued, it serves at once."""
+    """While it is stopped callers give up in time (exit 3) and are told so; continued, it serves at once."""
     scene.add("default", box.url)
     scene.wait("default", is_fresh)
     assert scene.live.process is not None

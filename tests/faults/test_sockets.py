@@ -59,7 +59,7 @@ ROWS = (
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name.replace(" ", "-"))
 def test_socket_in_the_way(live: Live, row: Row) -> None:
-    """The agent refuses to start (exit 1), names the path and what to do, and removes nothing; the way cleared, it starts."""
+    """The agent refuses to start (exit 1), names the path and what to do, and removes nothing; then it starts."""
     if row.as_root and not is_root():
         pytest.skip("NOT TESTED: other users' files; run the tests as root")
     live.socket.parent.mkdir(mode=0o700)
@@ -126,7 +126,7 @@ def test_dead_agents_leftover(live: Live) -> None:
 
 @pytest.mark.parametrize("mask", [0o000, 0o777, 0o027])
 def test_umask_changes_nothing(live: Live, mask: int) -> None:
-    """Whatever the umask, the folder is 0700, socket, lock and state 0600, and what `login` writes is closed to others."""
+    """Whatever the umask, the folder is 0700, and socket, lock, state and credential are 0600."""
     before = os.umask(mask)
     try:
         live.start()

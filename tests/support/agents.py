@@ -86,8 +86,9 @@ class World:
     async def calm(self) -> None:
         """Wait until no helper is at work."""
         for keeper in tuple(self.agent.keepers.values()):
-            while keeper._job is not None and not keeper._job.done():
-                await asyncio.gather(keeper._job, return_exceptions=True)
+            errands = keeper._errands
+            while errands._task is not None and not errands._task.done():
+                await errands.ended()
 
     async def pass_time(self, seconds: float) -> None:
         """Time passes; the alarm rings for what is due by then, and its answers come in."""

@@ -26,7 +26,7 @@ class Clocks:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What puts a process under these clocks. A helper's clean environment leaves it out: it measures spans only."""
+        """What puts a process under these clocks. A helper's environment is cleaned of it."""
         return {"LD_PRELOAD": str(self.library), "CLOCKSHIM": str(self._file)}
 
     def step(self, seconds: float) -> None:

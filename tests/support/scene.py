@@ -1,4 +1,4 @@
-"""One agent with many profiles, each with a credential folder (and mostly a D7) of its own: the table of faults' stage."""
+"""One agent with many profiles, each with a credential folder and mostly a D7 of its own: the stage of the faults."""
 
 import contextlib
 import subprocess
@@ -76,7 +76,7 @@ class Scene:
 
     def ask(self, name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """`d7agent token` as a process, which waits for nothing unless told to."""
-        return self.live.run("token", "--profile", name, *(arguments or ("--max-wait", "0")))
+        return self.live.run("token", "--no-start", "--profile", name, *(arguments or ("--max-wait", "0")))
 
     def nothing_lost(self) -> None:
         """Every file of ours is as it was written, and nothing half made lies beside it."""
