@@ -13,7 +13,7 @@ KNOWN_FOR: Final = 2.0  # seconds a pid stands for the process seen last; /proc 
 class Tally:
     """What one kind of caller did."""
 
-    __slots__ = ("denied", "exe", "grants", "last", "rejects", "uid", "unit")
+    __slots__ = ("denied", "exe", "grants", "rejects", "seen", "uid", "unit")
 
     def __init__(self, uid: int, unit: str | None, exe: str | None) -> None:
         self.uid = uid
@@ -22,7 +22,7 @@ class Tally:
         self.grants = 0
         self.rejects = 0
         self.denied = 0
-        self.last = 0.0
+        self.seen = 0.0  # boot instant
 
 
 class Callers:
@@ -36,39 +36,40 @@ class Callers:
 
     def of(self, uid: int, pid: int, attribute: Callable[[], tuple[str | None, str | None]]) -> Tally:
         """The tally of a caller; `attribute` tells its unit and executable where they can be known."""
-        now = self._clock.now()
-        if now.boot > self._lately_since + KNOWN_FOR:
+        now = self._clock.now().boot
+        if now > self._lately_since + KNOWN_FOR:
             self._lately.clear()
-            self._lately_since = now.boot
+            self._lately_since = now
         tally = self._lately.get((uid, pid))
         if tally is None:
             tally = self._lately[uid, pid] = self._tally(uid, *attribute())
-        tally.last = now.wall
+        tally.seen = now
         return tally
 
     def _tally(self, uid: int, unit: str | None, exe: str | None) -> Tally:
         tally = self._tallies.get((uid, unit, exe))
         if tally is None:
             if len(self._tallies) >= MOST:
-                del self._tallies[min(self._tallies, key=lambda key: self._tallies[key].last)]
+                del self._tallies[min(self._tallies, key=lambda key: self._tallies[key].seen)]
                 self._lately.clear()
             tally = self._tallies[uid, unit, exe] = Tally(uid, unit, exe)
         return tally
 
     @property
     def latest(self) -> float:
-        """When anybody last asked, unix seconds; 0 when nobody has."""
-        return max((tally.last for tally in self._tallies.values()), default=0.0)
+        """When anybody last asked, a boot instant; 0 when nobody has."""
+        return max((tally.seen for tally in self._tallies.values()), default=0.0)
 
     def shown(self) -> tuple[Caller, ...]:
         """All tallies as the wire has them, the busiest first."""
+        now = self._clock.now()
         tallies = sorted(self._tallies.values(), key=lambda tally: -tally.grants)
         return tuple(
             Caller(
                 uid=t.uid,
                 grants=t.grants,
                 rejects=t.rejects,
-                last=int(t.last),
+                last=int(t.seen - now.boot + now.wall),
                 unit=t.unit,
                 exe=t.exe,
                 denied=t.denied or None,

@@ -61,9 +61,12 @@ class Service:
         if keeper is None:
             self._missed = request
             return None
-        frame = keeper.quick(boot_time())
+        boot = boot_time()
+        frame = keeper.quick(boot)
         if frame is not None:
-            self._granted(peer)
+            tally = self._tally(peer)
+            tally.grants += 1
+            tally.seen = boot
         return frame
 
     def call(self, call: Call) -> None:
@@ -195,10 +198,16 @@ class Service:
         self._known.clear()
 
     def _granted(self, peer: Peer) -> None:
-        self._tally(peer).grants += 1
+        tally = self._tally(peer)
+        tally.grants += 1
+        tally.seen = boot_time()
 
     def _tally(self, peer: Peer) -> Tally:
-        return self._agent.callers.of(peer.uid, peer.pid, lambda: access.attribute(peer))
+        """The peer's tally, looked up once a connection."""
+        if isinstance(peer.note, Tally):
+            return peer.note
+        peer.note = tally = self._agent.callers.of(peer.uid, peer.pid, lambda: access.attribute(peer))
+        return tally
 
 
 _get_token = msgspec.json.Decoder(messages.GetToken)

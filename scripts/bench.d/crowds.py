@@ -28,7 +28,7 @@ class Crowd:
 
     def __init__(self, home: Home, profile: str, count: int, what: str) -> None:
         uids = [None] if home.uid is None else [home.uid, None]
-        parts = [count // len(uids)] * len(uids)
+        parts = [count - count // 2, count // 2] if len(uids) > 1 else [count]
         self._processes = [
             subprocess.Popen(
                 [sys.executable, "-I", "-c", CROWD, str(home.socket), profile, str(part), what],
@@ -44,7 +44,7 @@ class Crowd:
     def told(self) -> dict[str, float]:
         """The next line of all of them, as one: the first instant and the last, the sum of errors."""
         lines = [json.loads(process.stdout.readline()) for process in self._processes if process.stdout]
-        found = {"first": min(line.get("first", 0.0) for line in lines)}
+        found = {"first": min((line["first"] for line in lines if "first" in line), default=0.0)}
         found["last"] = max(line.get("last", line.get("connected", 0.0)) for line in lines)
         return found | {"errors": sum(line.get("errors", 0) for line in lines)}
 
@@ -97,7 +97,7 @@ def _stampede(scene: Scene, wanted: int) -> None:
         connected = crowd.told()
         answered = crowd.told()
         crowd.leave()
-        began = max(clocked.logins[0], connected["last"])
+        began = max(clocked.logins[0] + LOGIN, connected["last"])
         report = scene.report
         report.alone("crowd", f"{count:,} clients on an empty agent: logins", "", [len(clocked.logins)], bar=1.0)
         report.alone("crowd", f"{count:,} clients on an empty agent: errors", "", [answered["errors"]], bar=0.0)
