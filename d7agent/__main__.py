@@ -6,6 +6,7 @@ a JSON decoder, no tidying up before the exit. Only a reply in which no byte can
 the long way as it came, so that nobody waits twice for one answer.
 """
 
+import _signal
 import _socket
 import os
 import sys
@@ -20,7 +21,7 @@ def main() -> None:
     """Run the command that sys.argv names and exit with its status."""
     try:
         command, profile = _plain(sys.argv[1:])
-        reply = _ask(profile) if command else None
+        reply = _patiently(profile) if command else None
         if reply and _write(_line(command, reply)):
             os._exit(0)  # nothing is left to flush or close; the interpreter's farewell takes 2 ms
         from d7agent.cli.app import main as long_way
@@ -28,6 +29,15 @@ def main() -> None:
         long_way(reply)
     except KeyboardInterrupt:
         os._exit(130)  # as the shell counts an end by SIGINT
+
+
+def _patiently(profile: str) -> bytes | None:
+    """Ask, while Ctrl-C simply ends the process: Python would hear it too late if the wait begins just then."""
+    handler = _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    try:
+        return _ask(profile)
+    finally:
+        _signal.signal(_signal.SIGINT, handler)
 
 
 def _plain(args: list[str]) -> tuple[str, str]:

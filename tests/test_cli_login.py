@@ -60,7 +60,7 @@ def test_a_person_who_presses_ctrl_c_gets_the_terminal_back(folder: Path) -> Non
     """Status 130, nothing stored, and the echo is on again."""
     with FakeAgent(cli.own_socket(folder)) as agent, person(folder, "login", "--token") as terminal:
         terminal.until("Access token: ")
-        terminal.type("\x03")
+        terminal.interrupt()
         assert terminal.wait() == 130
         assert "Traceback" not in terminal.shown
         assert agent.asked("StoreCredential") == []

@@ -1,3 +1,4 @@
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -131,16 +132,25 @@ def test_a_token_on_a_terminal_comes_with_a_hint(folder: Path, line: list[str]) 
 
 
 def test_ctrl_c_ends_it_quietly(folder: Path) -> None:
-    """Status 130 and not a word, in both ways, while the agent is waited for."""
+    """Ended by SIGINT (130 to a shell) and not a word, in both ways, while the agent is waited for."""
     for line in (["token"], ["token", *LONG]):
         with FakeAgent(cli.own_socket(folder), GetToken=fakeagent.SILENCE) as agent:
             process = subprocess.Popen(
                 [*cli.COMMAND, *line], env=cli.environment(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE
             )
             agent.wait_for_calls(1)
-            process.send_signal(2)
+            interrupt(process)
             assert process.communicate(timeout=20) == (b"", b"")
-            assert process.returncode == 130
+            assert process.returncode in (130, -2)
+
+
+def interrupt(process: "subprocess.Popen[bytes]") -> None:
+    """Press Ctrl-C until it is heard: Python misses one that comes between its last look and the wait in the kernel."""
+    for _ in range(20):
+        process.send_signal(2)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(1)
+            return
 
 
 def modules(line: list[str] | None, folder: Path) -> set[str]:

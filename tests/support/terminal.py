@@ -43,6 +43,18 @@ class Terminal:
         """Type the text; a line ends with a newline."""
         os.write(self._ours, text.encode())
 
+    def interrupt(self) -> None:
+        """Press Ctrl-C until it is heard: Python misses one that comes just before it waits in the kernel."""
+        for _ in range(20):
+            self.type("\x03")
+            if select.select([self._ours], [], [], 1.0)[0]:
+                piece = self._piece()
+                if not piece:
+                    return
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.5)
+                return
+
     def wait(self) -> int:
         """Read to the end; the exit status."""
         while self._read():
@@ -52,6 +64,9 @@ class Terminal:
     def _read(self) -> bool:
         """Take what appears next; False at the end."""
         assert select.select([self._ours], [], [], LIMIT)[0], f"nothing more appears after {self.shown!r}"
+        return self._piece()
+
+    def _piece(self) -> bool:
         piece = b""
         with contextlib.suppress(OSError):  # EIO: the last process has closed the terminal
             piece = os.read(self._ours, 65536)
