@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from d7agent.agent import files
 from d7agent.agent.keeper import Keeper
+from d7agent.agent.shred import shred
 from d7agent.core import budget as budgets
 from d7agent.core import checks, jobs, states
 from d7agent.core.config import Profile
@@ -23,7 +24,7 @@ from d7agent.core.errors import (
     TokenUnavailable,
 )
 from d7agent.core.jobs import Failed, Reply
-from d7agent.core.model import STORE_REASONS
+from d7agent.core.model import STORE_REASONS, Grant
 from d7agent.wire.messages import StoreCredential
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def _settle(agent: "Agent", keeper: Keeper, profile: Profile, backend: str | Non
 async def forget(agent: "Agent", name: str) -> tuple[str, ...]:
     """Forget credential, token and profile file; the files that were left because a person wrote them."""
     keeper = agent.resolve(name)
+    held = keeper.state.grant
     keeper.feed(states.Storing())
     generation = keeper.state.generation
     reply = await _finished(keeper, generation, keeper.run(jobs.Forget(keeper.target())))
@@ -136,7 +138,15 @@ async def forget(agent: "Agent", name: str) -> tuple[str, ...]:
         ) from None
     log.info("%s: the credential was forgotten", name)
     agent.reload()
+    _shred(agent, held)
     return kept
+
+
+def _shred(agent: "Agent", held: Grant | None) -> None:
+    """Leave nothing of the token in memory, unless another profile holds the same."""
+    others = {keeper.state.grant.fingerprint for keeper in agent.keepers.values() if keeper.state.grant is not None}
+    if held is not None and held.fingerprint not in others:
+        shred([held.access_token])
 
 
 def failed(reply: Failed) -> AgentError:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
+from d7agent.agent.shred import shred
 from d7agent.core import jobs, states
 from d7agent.core.errors import (
     AgentError,
@@ -14,6 +15,7 @@ from d7agent.core.errors import (
     TokenUnavailable,
 )
 from d7agent.core.jobs import Failed
+from d7agent.core.model import Secret
 
 if TYPE_CHECKING:
     from d7agent.agent.agent import Agent
@@ -33,6 +35,7 @@ class Lock:
         self._hashed: jobs.Hashed | None = None
         self._wrong: dict[int, int] = {}
         self._not_before: dict[int, float] = {}
+        self._turns: dict[int, asyncio.Lock] = {}
         self._busy = asyncio.Lock()
 
     @property
@@ -57,11 +60,19 @@ class Lock:
             if not isinstance(reply, jobs.Hashed):
                 raise _helper_error(reply)
             remembered = [keeper for keeper in self._agent.keepers.values() if _may_remember(keeper)]
+            tokens = self._tokens()
             self._hashed = reply
             for keeper in self._agent.keepers.values():
                 keeper.feed(states.LockedUp())
             log.info("locked; every token is wiped")
-            await self._forget(remembered)
+            try:
+                await self._forget(remembered)
+            finally:
+                shred(tokens)
+
+    def _tokens(self) -> list[Secret]:
+        grants = [keeper.state.grant for keeper in self._agent.keepers.values()]
+        return [grant.access_token for grant in grants if grant is not None]
 
     async def _forget(self, keepers: "list[Keeper]") -> None:
         targets = [jobs.Forget(keeper.target(), token_only=True) for keeper in keepers]
@@ -89,15 +100,16 @@ class Lock:
         if hashed is None:
             raw[:] = bytes(len(raw))
             raise PermissionDenied("the agent is not locked", "lock it with: d7agent lock")
-        await self._delay(uid)
-        job = jobs.CheckPassphrase(hashed.salt, hashed.digest)
-        reply = await self._agent.helpers.run(job, raw=raw, urgent=lambda: True)
-        if not isinstance(reply, jobs.Checked):
-            raise _helper_error(reply)
-        if not reply.right:
-            raise self._wrong_try(uid)
-        if self._hashed is hashed:
-            self._open()
+        async with self._turns.setdefault(uid, asyncio.Lock()):  # or many tries at once would all come before the delay
+            await self._delay(uid)
+            job = jobs.CheckPassphrase(hashed.salt, hashed.digest)
+            reply = await self._agent.helpers.run(job, raw=raw, urgent=lambda: True)
+            if not isinstance(reply, jobs.Checked):
+                raise _helper_error(reply)
+            if not reply.right:
+                raise self._wrong_try(uid)
+            if self._hashed is hashed:
+                self._open()
 
     async def _delay(self, uid: int) -> None:
         wait = self._not_before.get(uid, 0.0) - self._agent.clock.now().boot

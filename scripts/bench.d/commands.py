@@ -45,7 +45,7 @@ def measure_command(scene: Scene) -> None:
     token = milliseconds([COMMAND, "token"], environment)
     others = {name: other.wall for name, other in scene.peers.commands().items()}
     slow = {name: others.pop(name) for name in tuple(others) if name.startswith(SLOW)}
-    walls = in_turns(scene.some(15, 60), {US: token, BARE: bare(scene), **others})
+    walls = in_turns(scene.some(12, 60), {US: token, BARE: bare(scene), **others})
     report.beside("command", "`d7agent token`", "ms", walls, {BARE: 1.4})
     if slow:
         report.beside("command", "`d7agent token`", "ms", in_turns(scene.some(3, 10), {US: token, **slow}))
@@ -70,7 +70,7 @@ def measure_shell(scene: Scene) -> None:
     }
     if scene.peers.oidc is not None:
         loops["T=$(oidc-token …)"] = _loop("", "T=$(oidc-token bench)", 20, scene.peers.oidc)
-    walls = in_turns(scene.some(7, 21), loops)
+    walls = in_turns(scene.some(5, 21), loops)
     scene.report.beside("shell", "`d7_token -v T` in a loop of sh", "us", walls, {"T=$(oidc-token …)": 1.0})
 
 
@@ -97,7 +97,7 @@ def measure_client(scene: Scene) -> None:
         with asyncio.Runner() as runner:
             agent = aio.Agent(socket=path)
             timed["asyncio, kept connection"] = lambda: runner.run(_each_await(agent.token, count))
-            walls = in_turns(scene.some(7, 21), timed)
+            walls = in_turns(scene.some(5, 21), timed)
             runner.run(agent.close())
     for name, values in walls.items():
         scene.report.alone("client", f"Python client: {name}", "us", values)

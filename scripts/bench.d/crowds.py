@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 
 from place import Home, other_uid
-from processes import rss
+from processes import on_one_processor, rss
 from scene import RENEWABLE, US, Scene, service_of, until
 from wire import TOKEN_REQUEST, Service, Talk, median_and_99th, visits
 
@@ -146,10 +146,11 @@ def measure_profiles(scene: Scene) -> None:
         talks = {count: Talk(service_of(home)) for count, home in homes.items()}
         trips: dict[str, list[float]] = {str(count): [] for count in reversed(homes)}
         comings: dict[str, list[float]] = {str(count): [] for count in reversed(homes)}
-        for _ in range(scene.some(7, 21)):
-            for count, home in homes.items():
-                trips[str(count)].append(median_and_99th(talks[count].times(500))[0])
-                comings[str(count)].append(median_and_99th(visits(service_of(home), 200))[0])
+        with on_one_processor(*(home.pid for home in homes.values())):
+            for _ in range(scene.some(7, 21)):
+                for count, home in homes.items():
+                    trips[str(count)].append(median_and_99th(talks[count].times(500))[0])
+                    comings[str(count)].append(median_and_99th(visits(service_of(home), 200))[0])
         most = max(homes)
         for what, found in (("open connection", trips), ("connect, ask, close", comings)):
             named = {US if name == str(most) else f"{name} profile(s)": found[name] for name in found}
@@ -182,9 +183,10 @@ def measure_hung(scene: Scene) -> None:
         waiting.send(wait)
         talks = {US: Talk(service_of(home)), "the same with no D7 hanging": Talk(scene.service)}
         found: dict[str, list[float]] = {name: [] for name in talks}
-        for _ in range(scene.some(10, 30)):
-            for name, talk in talks.items():
-                found[name].append(median(talk.times(500)) * 1e6)
+        with on_one_processor(home.pid, scene.home.pid):
+            for _ in range(scene.some(10, 30)):
+                for name, talk in talks.items():
+                    found[name].append(median(talk.times(500)) * 1e6)
         waiting.close()
     scene.report.beside("hung", "GetToken while the D7 of another profile hangs", "us", found, {"the same with no D7 hanging": 1.1})
     if scene.peers.oidc is not None:

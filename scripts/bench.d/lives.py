@@ -28,13 +28,13 @@ def measure_start(scene: Scene) -> None:
         home.begin()
         service_of(home).prove(b'"access_token"')
         home.stop()
-        rounds = in_turns(scene.some(4, 15), {US: lambda: _ready(home), BARE: bare(scene)})
+        rounds = in_turns(scene.some(3, 15), {US: lambda: _ready(home), BARE: bare(scene)})
         scene.report.beside("start", "start to READY", "ms", rounds, {BARE: 20.0})
         activate = shutil.which("systemd-socket-activate")
         if activate is None:
             scene.report.without("cold start by socket activation", "no systemd-socket-activate on this machine")
             return
-        rounds = in_turns(scene.some(4, 15), {US: lambda: _cold(home, activate), BARE: bare(scene)})
+        rounds = in_turns(scene.some(3, 15), {US: lambda: _cold(home, activate), BARE: bare(scene)})
         scene.report.beside("start", "first token by socket activation, remembered", "ms", rounds)
 
 

@@ -1,20 +1,21 @@
 """Round trips, visits, and load: the agent beside ssh-agent, with the bare echoes as the floor."""
 
-from processes import cpu
+from processes import cpu, on_one_processor
 from scene import US, Scene
 from wire import Service, Talk, median_and_99th, rate, visits
 
 
 def measure_wire(scene: Scene) -> None:
-    """One connection that stays open, and one for each question."""
+    """One connection that stays open, and one for each question; all on one processor."""
     services = _services(scene)
     talks = {name: Talk(service) for name, service in services.items()}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in services}
     comings: dict[str, list[tuple[float, float]]] = {name: [] for name in services}
-    for _ in range(scene.some(12, 40)):
-        for name, talk in talks.items():
-            times[name].append(median_and_99th(talk.times(500)))
-            comings[name].append(median_and_99th(visits(services[name], 300)))
+    with on_one_processor(*(service.pid for service in services.values())):
+        for _ in range(scene.some(12, 40)):
+            for name, talk in talks.items():
+                times[name].append(median_and_99th(talk.times(500)))
+                comings[name].append(median_and_99th(visits(services[name], 300)))
     for talk in talks.values():
         talk.close()
     bars = {"ssh-agent": 1.1}, {"ssh-agent": 1.5}
@@ -35,7 +36,7 @@ def _services(scene: Scene) -> dict[str, Service]:
 
 
 def measure_load(scene: Scene) -> None:
-    """Clients that ask without a pause, in one process; what that costs either side."""
+    """Clients that ask without a pause, in one process, wherever the kernel puts them; what that costs either side."""
     services = {name: service for name, service in _services(scene).items() if name != "asyncio echo"}
     for clients in (1, 8, 64, 512):
         rates: dict[str, list[float]] = {name: [] for name in services}

@@ -80,7 +80,8 @@ class Peers:
         try:
             return find()
         except (Missing, OSError, subprocess.SubprocessError) as error:
-            self._report.without(name, f"{error} {_first_line(getattr(error, 'stderr', None) or b'')}".strip())
+            said = getattr(error, "stderr", None)
+            self._report.without(name, f"{error}; {_first_line(said)}" if said else str(error))
             return None
 
     def _daemon(self, *argv: str) -> int:

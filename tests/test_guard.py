@@ -1,0 +1,328 @@
+"""What keeps d7agent fast and small, held by counts and never by times: imports, system calls, memory, turns, logins."""
+
+import asyncio
+import gc
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from d7agent.agent import replies
+from d7agent.agent.access import Policy
+from d7agent.agent.agent import Agent
+from d7agent.agent.keeper import Keeper, Waiter
+from d7agent.agent.server import Server
+from d7agent.agent.service import Service
+from d7agent.core import answers, states
+from d7agent.core.clock import SystemClock
+from d7agent.core.config import Config
+from d7agent.core.errors import AgentError
+from d7agent.core.model import Grant, Stamp
+from d7agent.core.states import Ask
+from d7agent.sandbox import Sandbox, Settings
+from d7agent.wire.messages import SinkStatus
+from tests.support import agents, processes
+from tests.support.agents import FakeHelpers, World
+from tests.support.fakes import FakeClock, FakeD7, FakeStore
+from tests.support.live import COMMAND, Live, notify_socket, wait_ready
+from tests.support.osfaults import paths_in
+from tests.support.wire import BOTH_LOOPS, run
+
+REQUEST: Final = b'{"method":"io.d7agent.GetToken"}\0'
+SHORT_WAY: Final = {"_socket", "d7agent", "d7agent.__main__"}
+AGENT_MODULES: Final = 260  # 236 today, 81 of them ours and 29 of asyncio; a heavy package brings a hundred
+WARM: Final = 500  # requests after which every cache is filled
+MANY: Final = 10_000
+LEFT: Final = 200  # blocks that so many requests may leave behind: none of them one each
+TRIP: Final = 3.2  # system calls: the loop's wait, recv, send
+VISIT: Final = 10.5  # accept, a look at the socket, recv, who it is, send, watched, the end read, close, and two waits
+SERVED: Final = 400  # requests of each kind
+
+
+def test_the_short_way_imports_nothing_more() -> None:
+    """`d7agent token` loads its door, the package around it and `_socket` on its way to the answer."""
+    assert processes.modules_after_import("d7agent.__main__") <= SHORT_WAY
+
+
+def test_the_agent_imports_few_modules() -> None:
+    """The resident process holds no more code than it uses."""
+    assert len(processes.modules_after_import("d7agent.agent.daemon")) <= AGENT_MODULES
+
+
+def ask_often(path: Path, count: int) -> None:
+    """So many requests on one connection."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(10)
+        sock.connect(str(path))
+        for _ in range(count):
+            sock.send(REQUEST)
+            assert b'"access_token"' in sock.recv(65536)
+
+
+def visit_often(path: Path, count: int) -> None:
+    """So many connections with one request each."""
+    for _ in range(count):
+        ask_often(path, 1)
+
+
+def marked(path: Path) -> None:
+    """A request whose answer marks a place in the trace."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(10)
+        sock.connect(str(path))
+        sock.send(b'{"method":"org.varlink.service.GetInfo"}\0')
+        assert b"vendor" in sock.recv(65536)
+
+
+def traced(live: Live, trace: Path, story: Callable[[], None]) -> list[str]:
+    """The lines of strace about an agent of the default verbosity to which this happens."""
+    strace = shutil.which("strace")
+    assert strace, "NOT TESTED: install strace"
+    with notify_socket(live.root / "notify") as (path, listening), live.log.open("ab") as log:
+        argv = [strace, "-f", "-qq", "-o", str(trace), COMMAND, "run"]
+        live.process = subprocess.Popen(
+            argv, env={**live.environment, "NOTIFY_SOCKET": path}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+        wait_ready(listening, live.process, live.log)
+    story()
+    live.run("stop", check=True)
+    live.process.wait(20)
+    live.process = None
+    return trace.read_text(errors="replace").splitlines()
+
+
+def calls_between_marks(lines: list[str]) -> list[int]:
+    """How many system calls the agent made from each mark to the next."""
+    marks = [number for number, line in enumerate(lines) if "sendto(" in line and "vendor" in line]
+    begun = re.compile(r"^\d+ +\w+\(")  # neither the second half of one that was interrupted, nor a signal
+    return [sum(1 for line in lines[a:b] if begun.match(line)) for a, b in zip(marks, marks[1:], strict=False)]
+
+
+@pytest.mark.system
+def test_system_calls_of_a_request(tmp_path: Path) -> None:
+    """One wait, one recv and one send a request on an open connection; a client that comes and goes costs seven more."""
+    with Sandbox(Settings()) as box, Live() as live:
+        live.start()
+        live.login(box.url, "--store", f"directory:{tmp_path}/credential")
+        live.stop()
+
+        def story() -> None:
+            for what in (ask_often, ask_often, visit_often):
+                marked(live.socket)
+                what(live.socket, SERVED)
+            marked(live.socket)
+
+        _, trips, visits = calls_between_marks(traced(live, tmp_path / "trace", story))
+    assert 2 < trips / SERVED <= TRIP
+    assert 2 < visits / SERVED <= VISIT
+
+
+class Present(FakeClock):
+    """A fake world's clock that shows the real time."""
+
+    def now(self) -> Stamp:
+        return SystemClock().now()
+
+    @property
+    def true_wall(self) -> float:
+        return self.now().wall
+
+
+class Around:
+    """Surroundings in which nothing is going on."""
+
+    systemd = False
+
+    def memory(self) -> str:
+        return ""
+
+    def sinks(self, profile: str) -> tuple[SinkStatus, ...]:
+        return ()
+
+    async def sinks_settled(self, profile: str) -> None:
+        return
+
+    def hooks(self) -> tuple[str, ...]:
+        return ()
+
+    def connections(self) -> int:
+        return 0
+
+    def shutdown(self) -> None:
+        raise AssertionError("nobody asked for that")
+
+
+Story = Callable[[asyncio.AbstractEventLoop, Path], Awaitable[None]]
+
+
+async def serving(story: Story) -> None:
+    """A server with the real service and agent, a fake D7 behind them, and a token in hand."""
+    clock = Present()
+    with tempfile.TemporaryDirectory(prefix="d7") as name, socket.socket(socket.AF_UNIX) as sock:
+        folder, path = Path(name), Path(name, "s")
+        (folder / "state").mkdir()
+        agent = Agent(paths_in(folder), clock, FakeHelpers(FakeD7(clock), FakeStore()))
+        server = Server(Service(agent, Policy(os.geteuid(), system=False), Around()), clock=clock)
+        agent.alarm.start()
+        agent.apply(Config(profiles={"default": agents.profile()}))
+        sock.bind(str(path))
+        await server.listen(sock)
+        await asyncio.to_thread(ask_often, path, WARM)
+        try:
+            await story(asyncio.get_running_loop(), path)
+        finally:
+            await server.close(1.0)
+            await agent.close()
+
+
+@BOTH_LOOPS
+@pytest.mark.parametrize("often", [ask_often, visit_often])
+def test_requests_leave_no_memory_behind(loop: str, often: Callable[[Path, int], None]) -> None:
+    """After 10,000 requests Python's allocator holds as many blocks as before them."""
+
+    async def story(_: asyncio.AbstractEventLoop, path: Path) -> None:
+        await asyncio.to_thread(often, path, WARM)
+        gc.collect()
+        before = sys.getallocatedblocks()
+        await asyncio.to_thread(often, path, MANY)
+        gc.collect()
+        assert sys.getallocatedblocks() - before < LEFT
+
+    run(loop, serving(story))
+
+
+def test_an_idle_agent_has_one_timer() -> None:
+    """With a token in hand and nobody asking, the loop has nothing to wake up for but the alarm of all profiles."""
+
+    async def story(loop: asyncio.AbstractEventLoop, _: Path) -> None:
+        timers: list[asyncio.TimerHandle] = getattr(loop, "_scheduled")  # noqa: B009  of asyncio's own loop
+        assert [t for t in timers if not t.cancelled()] != []
+        assert len([t for t in timers if not t.cancelled()]) == 1
+
+    run("asyncio", serving(story))
+
+
+def test_a_quiet_hour_has_as_many_turns_as_it_has_half_minutes(tmp_path: Path) -> None:
+    """Between two refreshes the alarm turns twice a minute, and the profile is not looked at once."""
+
+    async def story(world: World) -> None:
+        world.d7.lifetime = 86_400.0
+        world.configure(agents.profile())
+        await world.calm()
+        looked = 0
+
+        def look(_: Keeper) -> None:
+            nonlocal looked
+            looked += 1
+
+        world.agent.on_changed.append(look)
+        turns = 0
+        world.agent.on_turn.append(lambda: None)
+        for _ in range(120):
+            await world.pass_time(world.agent.alarm.longest_sleep)
+            turns += 1
+        assert (turns, looked) == (120, 0)
+
+    agents.run(tmp_path, story)
+
+
+def test_a_day_has_as_many_logins_as_the_schedule_says(tmp_path: Path) -> None:
+    """Tokens of an hour, refreshed at three quarters of life: 32 logins a day, give or take the jitter, asked or not."""
+
+    async def story(world: World) -> None:
+        world.configure(agents.profile())
+        await world.calm()
+        for _ in range(2 * 60 * 24):
+            await world.pass_time(30.0)
+            ask(world, 1.0, [])
+        assert 30 <= len(world.d7.logins) <= 36
+
+    agents.run(tmp_path, story)
+
+
+Found = Grant | AgentError
+
+
+def ask(world: World, seconds: float, into: list[Found]) -> Waiter | None:
+    """A caller who waits so long."""
+    now = world.clock.now()
+    return world.keeper.ask(Ask(asked=now, deadline=now.boot + seconds), into.append)
+
+
+def test_a_stampede_is_one_login(tmp_path: Path) -> None:
+    """10,000 callers on an empty agent are answered by one login, with one look at each when it ends."""
+
+    async def story(world: World) -> None:
+        world.helpers.hold = asyncio.Event()
+        world.configure(agents.profile())
+        found: list[Found] = []
+        for _ in range(MANY):
+            ask(world, 30.0, found)
+        world.helpers.hold.set()
+        await world.calm()
+        assert len(world.d7.logins) == 1
+        assert len(found) == MANY
+        assert {type(one) for one in found} == {Grant}
+
+    agents.run(tmp_path, story)
+
+
+def test_a_caller_who_gives_up_costs_the_others_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1,000 who wait for a D7 that hangs, each runs out of time alone: the others are not looked at for that."""
+    looks = 0
+    answer = answers.answer
+
+    def counted(state: states.State, asked: Ask, now: Stamp) -> answers.Answer:
+        nonlocal looks
+        looks += 1
+        return answer(state, asked, now)
+
+    async def story(world: World) -> None:
+        nonlocal looks
+        world.helpers.hold = asyncio.Event()
+        world.configure(agents.profile())
+        found: list[Found] = []
+        for number in range(1000):
+            ask(world, 5.0 + number, found)
+        looks = 0
+        for number in range(100):
+            await world.pass_time(5.0 if number == 0 else 1.0)
+        assert len(found) == 100
+        assert looks <= 3 * 100
+        world.helpers.hold.set()
+
+    monkeypatch.setattr(answers, "answer", counted)
+    agents.run(tmp_path, story)
+
+
+def test_a_token_is_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many ask for a token, its reply is encoded once, and once more for the next token."""
+    encoded = 0
+    head = replies.head
+
+    def counted(*parts: Any) -> bytes:
+        nonlocal encoded
+        encoded += 1
+        return head(*parts)
+
+    async def story(world: World) -> None:
+        world.configure(agents.profile())
+        await world.calm()
+        for expected in (1, 2):
+            for _ in range(100):
+                grant: list[Any] = []
+                ask(world, 1.0, grant)
+                world.keeper.frame(grant[0], continues=True)
+            assert encoded == expected
+            await world.refresh()
+
+    monkeypatch.setattr(replies, "head", counted)
+    agents.run(tmp_path, story)
