@@ -6,7 +6,7 @@ a JSON decoder, no tidying up before the exit. Only a reply in which no byte can
 the long way as it came, so that nobody waits twice for one answer.
 """
 
-import _signal
+import _signal  # type: ignore[import-not-found]
 import _socket
 import os
 import sys
