@@ -93,7 +93,10 @@ class Life(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([-10 * YEAR, -3600.0, 3600.0, 10 * YEAR]))
     def set_clock(self, seconds: float) -> None:
-        """Someone sets the wall clock."""
+        """Someone sets the wall clock. What an earlier boot remembered has no other clock: it is left out here."""
+        remembered = self.rig.store.remembered
+        if remembered is not None and remembered.received.boot_id != self.rig.now.boot_id:
+            self.rig.store.remembered = None
         self.stepped = True
         self.rig.clock.step(seconds)
 
@@ -269,7 +272,7 @@ class Life(RuleBasedStateMachine):
         """Everything works, and a person ends what only a person can: without such pauses there is no good token."""
         self._end_all_trouble()
         self.rig.settle()
-        if self.rig.label in ("rejected", "no_credential"):
+        if self.rig.state.refusal is not None or self.rig.state.missing:
             self.rig.renew()
         self.rig.run(rest)
 
@@ -319,7 +322,7 @@ class Life(RuleBasedStateMachine):
         self._end_all_trouble()
         rig.settle()
         for _ in range(3):
-            if rig.label in ("rejected", "no_credential"):  # which a person has to end
+            if rig.state.refusal is not None or rig.state.missing:  # which a person has to end
                 rig.renew()
             if rig.state.grant is not None and not rig.d7.good(self._held()):  # which someone has to report
                 rig.reject(self._held())

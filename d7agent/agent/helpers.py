@@ -88,6 +88,9 @@ class Helpers:
             await self._admitted(ticket)
             limit = jobs.PROMPT_JOB_LIMIT if prompt else self._limit
             return await self._reply(job, raw, limit)
+        except Exception:
+            log.exception("a helper's job failed")
+            return _failed("the agent met an error that nobody foresaw")
         finally:
             if raw is not None:
                 raw[:] = bytes(len(raw))

@@ -1,11 +1,11 @@
 """The keeper of one profile: feeds the lifecycle machine, carries out its effects, and answers those who wait."""
 
 import logging
-from collections.abc import Callable
 from typing import Final
 
 from d7agent.agent.errands import Errands
 from d7agent.agent.replies import Head
+from d7agent.agent.waiters import Done, Waiter, Waiters
 from d7agent.agent.world import World
 from d7agent.core import answers, jobs, lifecycle, states
 from d7agent.core.answers import Answer
@@ -18,17 +18,6 @@ from d7agent.core.states import Ask, Event, State, Wait
 log = logging.getLogger(__name__)
 
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-Done = Callable[["Grant | AgentError"], None]
-
-
-class Waiter:
-    """One caller's open question."""
-
-    __slots__ = ("ask", "done")
-
-    def __init__(self, ask: Ask, done: Done) -> None:
-        self.ask = ask
-        self.done = done
 
 
 class Keeper:
@@ -38,8 +27,7 @@ class Keeper:
         self.profile = profile
         self.state = State(profile=profile.name, policy=policy(profile))
         self._world = world
-        self._waiters: list[Waiter] = []
-        self._deadline = float("inf")
+        self._waiters = Waiters()
         self._errands = Errands(self, world)
         self._head = Head()
 
@@ -56,9 +44,12 @@ class Keeper:
         self.state = step.state
         for effect in step.effects:
             self._carry_out(effect)
-        if self.state is before and not isinstance(event, states.Ticked):
+        if self.state is not before:
+            self._settle()
+        elif isinstance(event, states.Ticked):
+            self._give_up()
+        else:
             return
-        self._settle()
         self._world.changed(self)
 
     def tick(self) -> None:
@@ -75,8 +66,7 @@ class Keeper:
             done(found)
             return None
         waiter = Waiter(ask, done)
-        self._waiters.append(waiter)
-        self._deadline = min(self._deadline, ask.deadline)
+        self._waiters.add(waiter)
         self._rearm()
         return waiter
 
@@ -88,8 +78,7 @@ class Keeper:
 
     def leave(self, waiter: Waiter) -> None:
         """The caller is gone. The login under way goes on for the others."""
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
+        self._waiters.remove(waiter)
 
     def quick(self, boot: float) -> bytes | None:
         """The whole reply for a caller who wants any good token, or None where there is something to decide."""
@@ -130,8 +119,8 @@ class Keeper:
         self._head.clear()
         self._world.gone(self)
         self._world.wake(self, None)
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
+        waiters, self._waiters = self._waiters, Waiters()
+        for waiter in waiters.all():
             if error is not None:
                 waiter.done(error)
 
@@ -193,18 +182,27 @@ class Keeper:
         return lifecycle.alive(self.state.grant, self._world.clock.now().boot) is not None
 
     def _settle(self) -> None:
-        """Look at every open question again; answers go out in the order of asking."""
+        """The state has changed: look at every open question again; answers go out in the order of asking."""
         now = self._world.clock.now()
-        found = [(waiter, answers.answer(self.state, waiter.ask, now)) for waiter in self._waiters]
-        self._waiters = [waiter for waiter, answer in found if isinstance(answer, Wait)]
-        self._deadline = min((waiter.ask.deadline for waiter in self._waiters), default=float("inf"))
+        found = [(waiter, answers.answer(self.state, waiter.ask, now)) for waiter in self._waiters.all()]
+        for waiter, answer in found:
+            if not isinstance(answer, Wait):
+                self._waiters.remove(waiter)
         self._rearm()
         for waiter, answer in found:
             _deliver(waiter, answer)
 
+    def _give_up(self) -> None:
+        """Only time has passed: answer those who have no more of it."""
+        now = self._world.clock.now()
+        overdue = self._waiters.overdue(now.boot)
+        self._rearm()
+        for waiter in overdue:
+            _deliver(waiter, answers.answer(self.state, waiter.ask, now))
+
     def _rearm(self) -> None:
         at = lifecycle.wake_at(self.state)
-        soonest = min(self._deadline, float("inf") if at is None else at)
+        soonest = min(self._waiters.deadline, float("inf") if at is None else at)
         self._world.wake(self, None if soonest == float("inf") else soonest)
 
 

@@ -12,7 +12,7 @@ from d7agent.agent import credentials
 from d7agent.agent.agent import Agent
 from d7agent.agent.call import Call
 from d7agent.agent.keeper import Keeper
-from d7agent.core.errors import AgentError
+from d7agent.core.errors import AgentError, TokenUnavailable
 from d7agent.wire import messages
 from d7agent.wire.framing import decode_parameters
 
@@ -147,6 +147,9 @@ class Owner:
                 await work
             except AgentError as error:
                 call.error(error)
+            except Exception:
+                log.exception("%s failed", call.method)
+                call.error(_UNEXPECTED)
             except asyncio.CancelledError:
                 call.error(self._agent.lock.error())
                 raise
@@ -162,6 +165,11 @@ class Owner:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
+_UNEXPECTED: Final = TokenUnavailable(
+    "the agent met an error that nobody foresaw",
+    "its log names the place; please report it at the project's issue tracker",
+    reason="helper_failed",
+)
 _store_credential = msgspec.json.Decoder(messages.StoreCredential)
 _forget_credential = msgspec.json.Decoder(messages.ForgetCredential)
 

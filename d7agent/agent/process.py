@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final, Self
 
 from d7agent.core.jobs import MAX_REPLY
+from d7agent.core.wipe import wipe
 
 PIPE_SIZE: Final = 256 * 1024  # bytes; a request (64 KiB at most) fits whole, so that one write hands it over
 MAX_STDERR: Final = 4096  # bytes of a child's complaints worth a journal entry
@@ -45,24 +46,33 @@ async def run(
     `limit` in seconds; past it the whole process group is killed. Raises OSError when it cannot be started.
     Cancelling kills it, too, and returns only when it is gone.
     """
-    stdin = _filled_pipe(request, raw)
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            env=dict(environment),
-            stdin=stdin,
-            stdout=writing,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-    except BaseException:
-        os.close(reading)
-        raise
-    finally:
-        os.close(stdin)
-        os.close(writing)
+    held = [request]
+    del request
+    with contextlib.ExitStack() as pipes:
+        try:
+            stdin = _closed_by(pipes, _filled_pipe(held[0], raw))
+        finally:
+            wipe(held)  # the kernel has it, and nobody needs it any more
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        _closed_by(pipes, writing)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                env=dict(environment),
+                stdin=stdin,
+                stdout=writing,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(reading)
+            raise
     return await _finish(process, reading, limit)
+
+
+def _closed_by(stack: contextlib.ExitStack, fd: int) -> int:
+    stack.callback(os.close, fd)
+    return fd
 
 
 async def _finish(process: asyncio.subprocess.Process, reading: int, limit: float) -> Result:
@@ -76,6 +86,9 @@ async def _finish(process: asyncio.subprocess.Process, reading: int, limit: floa
                 await process.wait()
     except TimeoutError:
         timed_out = True
+    except BaseException:
+        output[:] = bytes(len(output))
+        raise
     finally:
         os.close(reading)
         if process.returncode is None:

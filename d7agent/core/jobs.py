@@ -84,6 +84,9 @@ class CheckPassphrase(Struct, frozen=True, tag_field="job", tag="check"):
     salt: str
     digest: str
 
+    def __repr__(self) -> str:
+        return "CheckPassphrase(…)"
+
 
 class Look(Struct, frozen=True, tag_field="job", tag="look"):
     """See which keyring serves here and whether it is locked, for `doctor`. Answers Seen or Failed; reads no item.
@@ -164,6 +167,9 @@ class Hashed(Struct, frozen=True, tag_field="reply", tag="hashed"):
 
     salt: str
     digest: str
+
+    def __repr__(self) -> str:
+        return "Hashed(…)"
 
 
 class Checked(Struct, frozen=True, tag_field="reply", tag="checked"):

@@ -5,6 +5,8 @@ from typing import Final, Literal, NoReturn
 
 from msgspec import Struct
 
+from d7agent.core.wipe import wipe
+
 try:  # CPython's own SHA-256: hashlib would load OpenSSL, some 3 MB, into the resident agent
     from _sha2 import sha256  # type: ignore[import-not-found]
 except ImportError:  # before 3.12 it has another name
@@ -36,7 +38,10 @@ STORE_REASONS: Final = frozenset({"store_locked", "store_missing", "store_unreac
 
 
 class Secret:
-    """A string that must not be seen: `repr`, `str`, `format` and pickling never show it. `reveal()` does."""
+    """A string that must not be seen: `repr`, `str`, `format` and pickling never show it. `reveal()` does.
+
+    When it goes, its string is overwritten, unless somebody else holds that.
+    """
 
     __slots__ = ("_value",)
 
@@ -64,10 +69,18 @@ class Secret:
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret is not to be pickled")
 
+    def __del__(self) -> None:
+        held = [self._value]
+        self._value = ""
+        wipe(held)
+
 
 def fingerprint(token: str) -> str:
     """SHA-256 of the token, 64 hex digits: names a token without giving it away."""
-    return str(sha256(token.encode()).hexdigest())
+    held = [token.encode()]
+    digest = sha256(held[0]).hexdigest()
+    wipe(held)
+    return str(digest)
 
 
 def valid_profile_name(name: str) -> bool:

@@ -31,6 +31,9 @@ class Answer(Struct, frozen=True):
     headers: Mapping[str, str]
     body: bytes
 
+    def __repr__(self) -> str:
+        return f"<Answer {self.status}, {len(self.body)} bytes>"
+
 
 class Issued(Struct, frozen=True):
     """A token D7 issued. `date`: the answer's Date header as unix seconds, None if absent or absurd."""

@@ -23,6 +23,9 @@ class Ran(Struct, frozen=True):
     out: str
     err: str
 
+    def __repr__(self) -> str:
+        return f"<Ran to code {self.code}>"
+
 
 def run(argv: list[str], limit: float, name: str) -> Ran:
     """Run `argv` with nothing on stdin, in a process group of its own, which is killed at the end.

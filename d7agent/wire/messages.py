@@ -86,6 +86,9 @@ class Token(Struct, frozen=True, omit_defaults=True):
     issued_at: int | None = None
     expires_at: int | None = None
 
+    def __repr__(self) -> str:
+        return f"<Token of profile {self.profile}, serial {self.serial}, {self.state}>"
+
 
 class LastError(Struct, frozen=True, omit_defaults=True):
     """The latest failure of a profile; `at` in unix seconds."""

@@ -1,6 +1,7 @@
 """Runs the bench: see scripts/bench."""
 
 import argparse
+import signal
 import sys
 import time
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ from place import Home
 from scene import Scene
 from table import as_json, as_table
 
-from d7agent.client.blocking import Agent
+from d7agent.client.blocking import Agent, AgentError
 from d7agent.sandbox import Sandbox, Settings
 
 GROUPS = {
@@ -37,7 +38,8 @@ GROUPS = {
 
 
 def main() -> int:
-    """0 if every bar is kept, 1 if one is not."""
+    """0 if every bar is kept, 1 if one is not or a group of measurements broke off."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what we started ends with us
     parser = argparse.ArgumentParser(prog="scripts/bench", description="d7agent beside its peers, in ratios")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, smaller crowds, below a minute")
     parser.add_argument("--json", action="store_true", help="one JSON object")
@@ -50,7 +52,7 @@ def main() -> int:
     report = Report()
     _measure(report, chosen, quick=arguments.quick)
     print(as_json(report) if arguments.json else as_table(report))
-    return int(any(row.met is False for row in report.rows))
+    return int(report.broken or any(row.met is False for row in report.rows))
 
 
 def _measure(report: Report, chosen: list[str], *, quick: bool) -> None:
@@ -65,13 +67,15 @@ def _measure(report: Report, chosen: list[str], *, quick: bool) -> None:
             for profile in scene.spare:
                 agent.token(profile)
         scene.began = time.monotonic()
-        sleeper = Sleeper(scene) if "idle" in chosen else None
-        for name, measure in GROUPS.items():
-            if name in chosen:
-                print(f"bench: {name} ...", file=sys.stderr)
-                measure(scene)
+        sleeper = stack.enter_context(Sleeper(scene)) if "idle" in chosen else None
+        for name in (name for name in GROUPS if name in chosen):
+            print(f"bench: {name} ...", file=sys.stderr)
+            try:
+                GROUPS[name](scene)
+            except (AgentError, OSError, RuntimeError) as error:
+                report.failed(name, str(error))
         if sleeper is not None:
-            sleeper.close()
+            sleeper.report()
 
 
 if __name__ == "__main__":

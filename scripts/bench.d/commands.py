@@ -88,8 +88,8 @@ def measure_client(scene: Scene) -> None:
     path, count = str(scene.home.socket), scene.some(300, 1000)
     live = Token(socket=path)
     with blocking.Agent(path) as kept:
-        calls = {
-            "blocking, kept connection": lambda: kept.token(),
+        calls: dict[str, Callable[[], object]] = {
+            "blocking, kept connection": kept.token,
             "blocking, a connection each": lambda: blocking.token(socket=path),
             "`Token()` as the SDK reads it": lambda: f"Bearer {live}",
         }
@@ -124,11 +124,14 @@ async def _each_await(call: Callable[[], Coroutine[Any, Any, object]], count: in
 def _measure_sdk(scene: Scene) -> None:
     """A call of D7's own SDK against the embedded D7, with a live token and with a string."""
     try:
-        import direct7  # type: ignore[import-untyped]
+        import direct7
     except ImportError:
         scene.report.without("direct7, D7's SDK", "not installed in this environment")
         return
-    tokens = {US: Token(socket=str(scene.home.socket)), "the same with a string": scene.home.run("token").stdout.strip()}
+    tokens = {
+        US: Token(socket=str(scene.home.socket)),
+        "the same with a string": scene.home.run("token").stdout.strip(),
+    }
     calls = {}
     for name, token in tokens.items():
         client = direct7.Client(api_token=token)

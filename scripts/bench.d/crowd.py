@@ -1,6 +1,7 @@
-"""Many clients in one process: crowd.py SOCKET PROFILE COUNT ask|follow, with a line of JSON for each thing that has happened.
+"""Many clients in one process: crowd.py SOCKET PROFILE COUNT ask|follow.
 
-All connect and ask; `follow` then waits for one more reply each. Instants are those of the machine's monotonic clock.
+All connect and ask; `follow` then waits for one more reply each. A line of JSON tells each thing that has happened.
+Instants are those of the machine's monotonic clock.
 """
 
 import json

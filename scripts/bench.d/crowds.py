@@ -138,7 +138,9 @@ def measure_profiles(scene: Scene) -> None:
         for count in (1, 50) if scene.quick else (1, 100, 1000):
             home = homes[count] = stack.enter_context(Home())
             home.profile("default", scene.box.url)
-            for number in range(count - 1):  # ready-made tokens that are not there: known, looked after, never logged in
+            for number in range(
+                count - 1
+            ):  # ready-made tokens that are not there: known, looked after, never logged in
                 home.write(f"p{number}", f'base_url = "{scene.box.url}"\nstore = "environment:P{number}_"\n')
             home.begin()
             service_of(home).prove(b'"access_token"')
@@ -188,7 +190,9 @@ def measure_hung(scene: Scene) -> None:
                 for name, talk in talks.items():
                     found[name].append(median(talk.times(500)) * 1e6)
         waiting.close()
-    scene.report.beside("hung", "GetToken while the D7 of another profile hangs", "us", found, {"the same with no D7 hanging": 1.1})
+    scene.report.beside(
+        "hung", "GetToken while the D7 of another profile hangs", "us", found, {"the same with no D7 hanging": 1.1}
+    )
     if scene.peers.oidc is not None:
         _hung_oidc(scene, scene.peers.oidc)
 

@@ -1,7 +1,8 @@
-"""The floor for Python: python echo.py PATH N answers every message with N bytes, with asyncio's own loop and transports."""
+"""The floor for Python: echo.py PATH N answers every message with N bytes, by asyncio's own loop and transports."""
 
 import asyncio
 import sys
+from typing import cast
 
 path, size = sys.argv[1], int(sys.argv[2])
 reply = b"x" * size
@@ -14,10 +15,9 @@ class Echo(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Somebody has come."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, _: bytes) -> None:
         """He says something."""
         self.transport.write(reply)
 

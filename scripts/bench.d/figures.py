@@ -54,6 +54,7 @@ class Report:
 
     rows: list[Row] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    broken: bool = False
 
     def alone(self, group: str, what: str, unit: str, values: Sequence[float], bar: float | None = None) -> None:
         """A figure of ours that nobody else has."""
@@ -78,6 +79,11 @@ class Report:
             ratio = Figure.of([our / their for our, their in zip(ours, theirs, strict=False)])
             row = Row(group, what, unit, Figure.of(ours[: len(theirs)]), peer, Figure.of(theirs), ratio)
             self.rows.append(Row(**{**vars(row), "bar": bars.get(peer), "at_least": at_least}))
+
+    def failed(self, group: str, why: str) -> None:
+        """A group broke off: the bench goes on, and is no success."""
+        self.broken = True
+        self.without(f"the rest of `{group}`", f"it FAILED: {why}")
 
     def without(self, what: str, why: str) -> None:
         """Something could not be measured here."""

@@ -4,7 +4,7 @@ import shutil
 import socket
 import subprocess
 import time
-from pathlib import Path
+from typing import Self
 
 from commands import BARE, bare
 from figures import in_turns
@@ -127,29 +127,32 @@ def _grow(scene: Scene, wanted: int) -> None:
 
 
 class Sleeper:
-    """An agent with a token and nobody to ask for it, which is looked at again at the end of the bench."""
+    """An agent with a token and nobody to ask for it, which is looked at again at the end. Use it with `with`."""
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
         self._home = Home()
         self._home.profile("default", scene.box.url)
+
+    def __enter__(self) -> Self:
         self._home.begin()
         service_of(self._home).prove(b'"access_token"')
         time.sleep(1)
         self._began = time.monotonic()
         self._before = self._now()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._home.__exit__()
 
     def _now(self) -> tuple[int, float]:
         return wakeups(self._home.pid), cpu(self._home.pid)
 
-    def close(self) -> None:
-        """Report, after 20 s (60 in a full run) at the earliest, and end it."""
+    def report(self) -> None:
+        """How it slept, after 20 s (60 in a full run) at the earliest."""
         least = self._scene.some(20, 60)
         time.sleep(max(0.0, self._began + least - time.monotonic()))
         minutes = (time.monotonic() - self._began) / 60
         woken, used = (after - before for after, before in zip(self._now(), self._before, strict=True))
         self._scene.report.alone("idle", "wake-ups a minute, configuration watched", "", [woken / minutes], bar=60.0)
         self._scene.report.alone("idle", "CPU a minute", "ms", [used * 1e3 / minutes])
-        self._home.stop()
-        self._home.kill()
-        shutil.rmtree(Path(self._home.root), ignore_errors=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 from figures import Report
 from place import program
@@ -26,7 +26,7 @@ SECRET: Final = "bench-secret"  # noqa: S105
 T = TypeVar("T")
 
 
-class Missing(Exception):  # noqa: N818
+class Missing(Exception):
     """This peer cannot be had here."""
 
 
@@ -59,7 +59,8 @@ class Command:
 class Peers:
     """All of them, each started when first asked for. `reply_size`: bytes that an echo answers.
 
-    Use it with `with`."""
+    Use it with `with`.
+    """
 
     def __init__(self, report: Report) -> None:
         self._report = report
@@ -69,7 +70,7 @@ class Peers:
         self.environment = {"PATH": os.environ["PATH"], "HOME": str(self.root), "LC_ALL": "C.UTF-8"}
         self._stack.callback(shutil.rmtree, self.root, ignore_errors=True)
 
-    def __enter__(self) -> "Peers":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -38,8 +38,8 @@ class Home(Live):
     def begin(self) -> Self:
         """Start the agent, wait for READY=1."""
         if self.uid is not None:
-            for path in (self.root, *self.root.rglob("*")):
-                os.chown(path, self.uid, self.uid)
+            for file in (self.root, *self.root.rglob("*")):
+                os.chown(file, self.uid, self.uid)
         with notify_socket(self.root / "notify") as (path, listening), self.log.open("ab") as log:
             Path(path).chmod(0o666)
             self.process = subprocess.Popen(
@@ -61,15 +61,17 @@ def other_uid() -> int | None:
     if os.geteuid() != 0:
         return None
     try:
-        done = subprocess.run([sys.executable, "-c", "import d7agent.agent"], user=OTHER, group=OTHER, cwd="/", check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", "import d7agent.agent"], user=OTHER, group=OTHER, cwd="/", check=False
+        )
     except OSError:
         return None
     return OTHER if done.returncode == 0 else None
 
 
 def program(name: str) -> str | None:
-    """The path of a program; of one that pyenv has, the program itself and not the script before it."""
-    found = shutil.which(name)
+    """The path of a program, Debian's own first; of one that pyenv has, the program and not the script before it."""
+    found = shutil.which(name, path=f"/usr/bin:/bin:{os.environ['PATH']}")
     if found and "/shims/" in found:
         found = subprocess.run(["pyenv", "which", name], capture_output=True, text=True, check=False).stdout.strip()
     return found or None

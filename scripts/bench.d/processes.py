@@ -21,8 +21,11 @@ class Ran(NamedTuple):
 
 @contextmanager
 def on_one_processor(*pids: int) -> Iterator[None]:
-    """Keep ourselves and these processes on one processor: what each side takes adds up, and where the kernel would have
-    put them plays no part, which else doubles a round trip or halves it from one run to the next."""
+    """Keep ourselves and these processes on one processor.
+
+    What each side takes adds up then, and where the kernel would have put them plays no part: on a machine with other
+    work that alone doubles a round trip, or halves it, from one run to the next.
+    """
     allowed = os.sched_getaffinity(0)
     everyone = [0, *(int(task.name) for pid in pids for task in Path(f"/proc/{pid}/task").iterdir())]
     for pid in everyone:

@@ -1,4 +1,4 @@
-"""An OpenID provider with as much in it as oidc-agent asks for: discovery, and a token endpoint that can be made to hang."""
+"""An OpenID provider, as much of it as oidc-agent asks for: discovery, and a token endpoint that can hang."""
 
 import base64
 import itertools
@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Final
+from typing import Final, Self
 
 LIFETIME: Final = 3600  # seconds
 ENDPOINTS: Final = ("authorization", "token", "userinfo", "revocation", "registration", "device_authorization")
@@ -17,7 +17,7 @@ def _part(content: object) -> str:
 
 
 class Provider:
-    """Serves on a loopback port from `with` to its end. `hang` makes the token endpoint answer nobody."""
+    """Serves on a loopback port from `with` to its end. Without `going_on` set the token endpoint answers nobody."""
 
     def __init__(self) -> None:
         provider = self
@@ -51,7 +51,7 @@ class Provider:
         self.going_on.set()
         self._serial = itertools.count()
 
-    def __enter__(self) -> "Provider":
+    def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 
@@ -74,7 +74,7 @@ class Provider:
         }
 
     def token(self) -> dict[str, object]:
-        """A token nobody has had yet. The refresh token stays: a new one costs oidc-agent 250 ms, which is not the point."""
+        """A token nobody has had yet. The refresh token stays: a new one would cost oidc-agent 250 ms."""
         now = int(time.time())
         claims = {"iss": self.url, "sub": "u", "n": next(self._serial), "iat": now, "exp": now + LIFETIME}
         token = f"{_part({'alg': 'none'})}.{_part(claims)}.sig"

@@ -26,14 +26,18 @@ def as_table(report: Report) -> str:
     """A table (of Markdown, which is readable as it is), with the machine below."""
     lines = [HEADINGS, *(_cells(row) for row in report.rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
-    text = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines]
+    text = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    ]
     text.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     text += ["", *(f"left out: {what}" for what in report.left_out)]
     return "\n".join([*text, *(f"{name}: {what}" for name, what in machine().items())])
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    ratio = "" if row.ratio is None else f"{_short(row.ratio.median)} ({_short(row.ratio.low)}-{_short(row.ratio.high)})"
+    ratio = (
+        "" if row.ratio is None else f"{_short(row.ratio.median)} ({_short(row.ratio.low)}-{_short(row.ratio.high)})"
+    )
     bar = "" if row.bar is None else f"{'>=' if row.at_least else '<='} {_short(row.bar)}"
     met = {None: "", True: "kept", False: "MISSED"}[row.met]
     return row.what, _figure(row.ours, row.unit), row.peer, _figure(row.theirs, row.unit), ratio, bar, met

@@ -1,4 +1,4 @@
-"""The clients of the bench: one connection, one connection a question, and many at once; the same code for all peers."""
+"""The clients: one connection, one connection a question, and many at once; the same code for all peers."""
 
 import select
 import socket

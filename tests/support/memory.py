@@ -13,7 +13,7 @@ PIECE: Final = 16 * 1024 * 1024  # bytes read at once
 
 
 class Hit(NamedTuple):
-    """Where a needle was found: the mapping's name ("" for anonymous memory), the address, and what stands around it."""
+    """Where a needle was found: the mapping's name ("" for none), the address, and what stands around it."""
 
     region: str
     address: int
