@@ -53,7 +53,6 @@ def test_crash_in_the_agent(place: str) -> None:
     with Staged(command=[sys.executable, "-P", "-c", program]) as live, Sandbox() as box:
         (live.root / "cred").mkdir(mode=0o700)
         live.start(ready=place != "at the start", D7AGENT_DEBUG="1")
-        store = ("--base-url", box.url, "--store", f"directory:{live.root}/cred")
         said = asked(live, box) if place != "at the start" else []
         if not said:
             assert live.process is not None

@@ -334,5 +334,5 @@ class Life(RuleBasedStateMachine):
 
 TestLife = Life.TestCase
 TestLife.settings = settings(
-    max_examples=500, stateful_step_count=40, deadline=None, derandomize=True, database=None, print_blob=False
+    max_examples=300, stateful_step_count=40, deadline=None, derandomize=True, database=None, print_blob=False
 )

@@ -158,13 +158,17 @@ class Agent:
     def adopt(self, keeper: Keeper, *, start: bool = True) -> None:
         """Take a keeper in and let it begin."""
         self.keepers[keeper.profile.name] = keeper
-        snapshot, problem = files.read_state(self._state_file(keeper.profile.name), Snapshot)
-        if problem:
-            log.warning("%s", problem)
         if self.lock.locked:
             keeper.feed(states.LockedUp())
         if start:
-            keeper.feed(states.Started(snapshot))
+            keeper.feed(states.Started(self.snapshot(keeper.profile.name)))
+
+    def snapshot(self, name: str) -> Snapshot | None:
+        """What the state file remembers of a profile's budget."""
+        snapshot, problem = files.read_state(self._state_file(name), Snapshot)
+        if problem:
+            log.warning("%s", problem)
+        return snapshot
 
     def credential_changed(self, name: str) -> None:
         """The files of a profile's store were edited."""

@@ -40,6 +40,7 @@ async def store(agent: "Agent", wish: StoreCredential, raw: bytearray) -> Keeper
     new = keeper is None
     if keeper is None:
         keeper = Keeper(profile, agent)
+        keeper.feed(states.Started(agent.snapshot(wish.profile), recall=False))
     verify = wish.verify is not False
     _within_budget(agent, keeper, verify=verify)
     keeper.feed(states.Storing(login=verify))
@@ -50,7 +51,9 @@ async def store(agent: "Agent", wish: StoreCredential, raw: bytearray) -> Keeper
         keeper.feed(states.Stored(generation, reply))
         raise failed(reply)
     if not isinstance(reply, jobs.Granted | jobs.Done):
-        raise TokenUnavailable("the helper answered another question", "see the journal", reason="helper_failed")
+        lost = Failed("helper_failed", "the helper answered another question", "see the journal")
+        keeper.feed(states.Stored(generation, lost))
+        raise failed(lost)
     trouble = _settle(agent, keeper, profile, reply.backend, new=new)
     agent.stored(keeper)
     keeper.feed(states.Stored(generation, reply, agent.draw()))
@@ -92,7 +95,7 @@ def _checked(parameter: str, check: Callable[[], str]) -> str:
 def _within_budget(agent: "Agent", keeper: Keeper, *, verify: bool) -> None:
     now = agent.clock.now().boot
     at = budgets.next_login(keeper.state.budget, now, asked=True)
-    if verify and at > now and keeper.state.attempts:
+    if verify and at > now:
         wait = int(at - now) + 1
         raise BudgetSpent(
             f"the login budget of {keeper.profile.name} is spent", f"try again in {wait} s", retry_after=wait

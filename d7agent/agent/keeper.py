@@ -10,7 +10,7 @@ from d7agent.agent.world import World
 from d7agent.core import answers, jobs, lifecycle, states
 from d7agent.core.answers import Answer
 from d7agent.core.config import Profile
-from d7agent.core.errors import AgentError, InvalidParameter, Locked
+from d7agent.core.errors import AgentError
 from d7agent.core.jobs import Reply, Target
 from d7agent.core.model import Grant
 from d7agent.core.states import Ask, Event, State, Wait
@@ -58,9 +58,11 @@ class Keeper:
 
     def ask(self, ask: Ask, done: Done) -> Waiter | None:
         """Answer now through `done`, or later; then the Waiter is returned, for `leave`."""
-        found = answers.answer(self.state, ask, self._world.clock.now())
-        if self._starts_something(ask, found):
-            self.feed(states.Wanted(uid=ask.uid, fresh=self._grant_alive()))
+        now = self._world.clock.now()
+        found = answers.answer(self.state, ask, now)
+        wish = answers.wish(self.state, ask, found, now)
+        if wish is not None:
+            self.feed(wish)
             found = answers.answer(self.state, ask, self._world.clock.now())
         if not isinstance(found, Wait):
             done(found)
@@ -69,12 +71,6 @@ class Keeper:
         self._waiters.add(waiter)
         self._rearm()
         return waiter
-
-    def _starts_something(self, ask: Ask, found: Answer) -> bool:
-        """Whether the machine should hear of this caller: what is under way is not asked for again (single flight)."""
-        if ask.refused is not None or ask.attempt is not None or self.state.phase in answers.UNDER_WAY:
-            return False
-        return not isinstance(found, Grant | InvalidParameter | Locked)
 
     def leave(self, waiter: Waiter) -> None:
         """The caller is gone. The login under way goes on for the others."""
@@ -178,9 +174,6 @@ class Keeper:
         if ok != self.state.budget.writable:
             self.state = lifecycle.step(self.state, states.StateSaved(ok), now).state
 
-    def _grant_alive(self) -> bool:
-        return lifecycle.alive(self.state.grant, self._world.clock.now().boot) is not None
-
     def _settle(self) -> None:
         """The state has changed: look at every open question again; answers go out in the order of asking."""
         now = self._world.clock.now()
@@ -191,6 +184,18 @@ class Keeper:
         self._rearm()
         for waiter, answer in found:
             _deliver(waiter, answer)
+        self._wish_again()
+
+    def _wish_again(self) -> None:
+        """Something has ended: one of those who still wait may want what comes next."""
+        if self.state.phase != "idle":
+            return
+        now = self._world.clock.now()
+        for waiter in self._waiters.all():
+            wish = answers.wish(self.state, waiter.ask, Wait(), now)
+            if wish is not None:
+                self.feed(wish)
+                return
 
     def _give_up(self) -> None:
         """Only time has passed: answer those who have no more of it."""

@@ -8,6 +8,7 @@ from typing import Final
 from d7agent.core.clock import Clock
 
 LONGEST_SLEEP: Final = 30.0  # seconds; loop timers stop in a suspend (CLOCK_MONOTONIC), so we look again this often
+SLACK: Final = 64  # instants kept that were replaced before they came, beyond as many as are wanted
 SOONEST: Final = 0.001  # seconds; the loop's own resolution
 
 
@@ -36,6 +37,9 @@ class Alarm:
             return
         self._wanted[name] = at
         heapq.heappush(self._heap, (at, name))
+        if len(self._heap) > 2 * len(self._wanted) + SLACK:
+            self._heap = [(at, name) for name, at in self._wanted.items()]
+            heapq.heapify(self._heap)
         if at < self._set_for:
             self._arm()
 

@@ -212,17 +212,18 @@ def test_state_file_that_is_none(box: Sandbox, live: Live, subtests: pytest.Subt
     live.state.mkdir(mode=0o700, parents=True)
     scene = Scene(live)
     live.start()
-    for number, (what, content) in enumerate(STATES.items()):
+    names = {what: f"state{number}" for number, what in enumerate(STATES)}
+    for what, name in names.items():
+        (live.state / f"{name}.state").write_bytes(STATES[what])
+        scene.add(name, box.url)
+    (live.state / "folder.state").mkdir()
+    scene.add("folder", box.url)
+    for what, name in names.items():
         with subtests.test(state=what):
-            name = f"state{number}"
-            (live.state / f"{name}.state").write_bytes(content)
-            scene.add(name, box.url)
             scene.wait(name, is_fresh)
             assert scene.status(name)["budget_left"] <= 29
             written = json.loads((live.state / f"{name}.state").read_bytes())
             assert written["level"] <= 30
-    (live.state / "folder.state").mkdir()
-    scene.add("folder", box.url)
     scene.wait("folder", is_fresh)
     assert box.stats.logins == len(STATES) + 1
     scene.nothing_lost()
