@@ -23,6 +23,7 @@ from d7agent.core.errors import (
     StoreUnavailable,
     TokenUnavailable,
 )
+from d7agent.core.explain import for_profile
 from d7agent.core.jobs import Failed, Reply
 from d7agent.core.model import STORE_REASONS, Grant
 from d7agent.wire.messages import StoreCredential
@@ -49,11 +50,11 @@ async def store(agent: "Agent", wish: StoreCredential, raw: bytearray) -> Keeper
     reply = await _finished(keeper, generation, keeper.run(job, raw, prompt=True))
     if isinstance(reply, Failed):
         keeper.feed(states.Stored(generation, reply))
-        raise failed(reply)
+        raise failed(reply, wish.profile)
     if not isinstance(reply, jobs.Granted | jobs.Done):
         lost = Failed("helper_failed", "the helper answered another question", "see the journal")
         keeper.feed(states.Stored(generation, lost))
-        raise failed(lost)
+        raise failed(lost, wish.profile)
     trouble = _settle(agent, keeper, profile, reply.backend, new=new)
     agent.stored(keeper)
     keeper.feed(states.Stored(generation, reply, agent.draw()))
@@ -127,7 +128,7 @@ async def forget(agent: "Agent", name: str) -> tuple[str, ...]:
     reply = await _finished(keeper, generation, keeper.run(jobs.Forget(keeper.target())))
     if isinstance(reply, Failed) and not reply.missing:
         keeper.feed(states.Stored(generation, reply))
-        raise failed(reply)
+        raise failed(reply, name)
     agent.stored(keeper)
     kept = reply.kept if isinstance(reply, jobs.Done) else ()
     keeper.feed(states.Forgotten())
@@ -152,8 +153,9 @@ def _shred(agent: "Agent", held: Grant | None) -> None:
         shred([held.access_token])
 
 
-def failed(reply: Failed) -> AgentError:
+def failed(reply: Failed, profile: str) -> AgentError:
     """A helper's failure as the error a caller gets."""
+    reply = replace(reply, hint=for_profile(reply.hint, profile))
     if reply.invalid is not None:
         return InvalidParameter(reply.message, reply.hint, parameter=reply.invalid)
     if reply.permanent or reply.unauthorized:

@@ -14,6 +14,7 @@ from d7agent.core.errors import ConfigError
 from d7agent.core.paths import Paths
 from d7agent.core.toml_lines import set_keys
 
+WRITTEN: Final = frozenset({"base_url", "store", "client_id"})  # the keys that `login` writes
 MARKER: Final = "# written by d7agent login"
 _FIRST_LINE: Final = f"{MARKER}; logout removes the file unless you delete this line\n"
 
@@ -98,8 +99,9 @@ def _write(path: str, text: str) -> None:
 
 
 def _is_marked(path: str) -> bool:
-    """Whether `login` wrote the file. A link was made by a person."""
+    """Whether `login` wrote the file and nobody has added to it. A link was made by a person."""
     try:
-        return not os.path.islink(path) and (read_text(path) or "").startswith(MARKER)
-    except ConfigError:
+        text = read_text(path) or ""
+        return not os.path.islink(path) and text.startswith(MARKER) and tomllib.loads(text).keys() <= WRITTEN
+    except (ConfigError, tomllib.TOMLDecodeError):
         return False

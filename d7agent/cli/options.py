@@ -107,7 +107,7 @@ def profile_option(function: F) -> F:
 def socket_option(function: F) -> F:
     """`--socket PATH`."""
     return click.option(
-        "--socket", metavar="PATH", type=click.Path(),
+        "--socket", metavar="PATH", type=click.Path(readable=False),
         help="The agent's socket; without it $D7AGENT_SOCK, your own agent's, the system's.",
     )(function)  # fmt: skip
 

@@ -12,7 +12,7 @@ from d7agent.core.errors import (
     StoreUnavailable,
     TokenUnavailable,
 )
-from d7agent.core.model import STORE_REASONS
+from d7agent.core.model import DEFAULT_PROFILE, STORE_REASONS
 from d7agent.core.states import State
 
 
@@ -82,14 +82,25 @@ def trouble(state: State, wait: float | None) -> AgentError:
             retry_after=whole(wait),
         )
     said = f"{state.profile}: {failure.message}"
+    hint = for_profile(failure.hint, state.profile)
     if state.refusal is not None:
-        hint = failure.hint or "check client id and secret in D7's control panel, then run: d7agent login"
+        hint = hint or for_profile(
+            "check the application in D7's control panel, then run: d7agent login", state.profile
+        )
         return CredentialRejected(said, hint, code=failure.code)
     if state.missing:
-        return NoCredential(said, failure.hint)
+        return NoCredential(said, hint)
     if failure.reason in STORE_REASONS:
-        return StoreUnavailable(said, failure.hint, reason=failure.reason)
-    return TokenUnavailable(said, failure.hint, reason=failure.reason, retry_after=whole(wait))
+        return StoreUnavailable(said, hint, reason=failure.reason)
+    return TokenUnavailable(said, hint, reason=failure.reason, retry_after=whole(wait))
+
+
+def for_profile(hint: str, profile: str) -> str:
+    """The hint with the profile in its commands: typed as it stands, it must not change another profile."""
+    if profile == DEFAULT_PROFILE:
+        return hint
+    hint = hint.replace("d7agent login", f"d7agent login {profile}")
+    return hint.replace("d7agent renew", f"d7agent renew -p {profile}")
 
 
 def whole(wait: float | None) -> int | None:

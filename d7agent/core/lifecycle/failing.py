@@ -91,7 +91,8 @@ def _try_again(state: State, reply: Failed, now: Stamp, draw: float) -> Step:
         retry_at=now.boot + wait,
         due=_wanted_from(state, now),
     )
-    text = f"login failed ({reply.reason}): {reply.message}; trying again in {wait:.0f} s"
+    again = max(wait, (state.due or 0.0) - now.boot)  # an early `renew` that failed does not bring the refresh forward
+    text = f"login failed ({reply.reason}): {reply.message}; trying again in {again:.0f} s"
     return Step(state, (Save(), Logged("warning", text)))
 
 
