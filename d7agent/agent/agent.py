@@ -45,6 +45,7 @@ class Agent:
         self.on_hooked: list[HookListener] = []
         self.on_changed: list[Listener] = []
         self.on_removed: list[Listener] = []
+        self.on_adopted: list[Listener] = []
         self.on_stored: list[Listener] = []
         self.on_reloading: list[Callable[[], None]] = []
         self.on_configured: list[Callable[[], None]] = []
@@ -157,7 +158,12 @@ class Agent:
 
     def adopt(self, keeper: Keeper, *, start: bool = True) -> None:
         """Take a keeper in and let it begin."""
+        former = self.keepers.pop(keeper.profile.name, None)
+        if former is not None:  # a reload has met a login for the same new name: its waiters ask again
+            former.close(no_such_profile(keeper.profile.name, self.keepers))
         self.keepers[keeper.profile.name] = keeper
+        for listener in self.on_adopted:
+            listener(keeper)
         if self.lock.locked:
             keeper.feed(states.LockedUp())
         if start:

@@ -60,6 +60,9 @@ class Connection(Channel):
             return False
         self.peer = Peer(*credentials(self._sock), self._sock)
         share = self._share = self._host.opened(self)
+        if share is not None and len(share.members) > self._host.limits.refused_per_uid and self._refused():
+            self._host.closed(self, share)
+            share = None
         if share is None:
             inbox.received(max(count, 0))
             inbox.clear()

@@ -17,6 +17,7 @@ class Limits(Struct, frozen=True):
 
     connections: int = 16_384  # 10,000 subscribers and as many again in passing; some 20 MiB
     per_uid: int = 8_192  # half: one user's runaway program leaves room for all others
+    refused_per_uid: int = 64  # of a uid that may not ask: enough to be told so, too few to crowd out the others
     backlog: int = 4_096  # a stampede waits in the kernel (its own cap, somaxconn, is the same) instead of failing
     turn: int = 16  # requests of one connection handled in one turn of the loop, some 0.1 ms: then others get theirs
     request_time: float = 10.0  # seconds for the whole of a request: a program writes one in microseconds

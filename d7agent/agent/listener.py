@@ -8,7 +8,10 @@ from _socket import socket as plain_socket
 from collections.abc import Callable
 from typing import Final
 
+from d7agent.core.clock import boot_time
+
 REST: Final = 1.0  # seconds without accepting when there is no descriptor or memory for another client
+TURN: Final = 0.0005  # seconds of a turn for newcomers: enough for ten, and nobody else notices
 BURST: Final = 64  # clients that are gone already, taken off the queue in one turn: some 0.3 ms
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -45,8 +48,9 @@ class Listener:
         self._loop.add_reader(self._sock.fileno(), self._accept)
 
     def _accept(self) -> None:
+        until = boot_time() + TURN
         for _ in range(BURST):
-            if self._accept_one():
+            if self._accept_one() or boot_time() > until:
                 return
 
     def _accept_one(self) -> bool:
@@ -60,7 +64,8 @@ class Listener:
             if error.errno in EXHAUSTED:
                 self._rest(error)
             return True
-        return self._accepted(plain_socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, number))
+        self._accepted(plain_socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, number))
+        return False
 
     def _rest(self, error: OSError) -> None:
         log.warning("cannot accept a connection, trying again in %g s: %s", REST, error.strerror)

@@ -118,7 +118,7 @@ class Lock:
 
     def _wrong_try(self, uid: int) -> AgentError:
         tries = self._wrong[uid] = self._wrong.get(uid, 0) + 1
-        delay = min(DELAY_FIRST * 2.0 ** (tries - 1), DELAY_LAST)
+        delay = min(DELAY_FIRST * 2.0 ** min(tries - 1, 10), DELAY_LAST)
         self._not_before[uid] = self._agent.clock.now().boot + delay
         log.warning("a wrong passphrase from uid %d (%d in a row)", uid, tries)
         return PermissionDenied("wrong passphrase", f"the next try is answered in {delay:.0f} s at the earliest")

@@ -57,7 +57,7 @@ class Owner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._changes: set[asyncio.Task[None]] = set()  # those of a credential
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # one change of a profile at a time
-        self._locking = False
+        self._locking = 0  # Lock calls under way
 
     def call(self, name: str, call: Call) -> None:
         """Answer a call of this name, now or later. Raises AgentError."""
@@ -97,14 +97,16 @@ class Owner:
 
     async def _lock(self, raw: bytearray) -> None:
         """Lock, having ended every change under way: one that came to its end later would bring a token back."""
-        self._locking = True
+        if self._agent.lock.locked:
+            raise self._agent.lock.error()
+        self._locking += 1
         try:
             for task in self._changes:
                 task.cancel()
             await asyncio.gather(*self._changes, return_exceptions=True)
             await self._agent.lock.lock(raw)
         finally:
-            self._locking = False
+            self._locking -= 1
         for name in list(self._agent.keepers):
             await self._around.sinks_settled(name)
 

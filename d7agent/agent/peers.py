@@ -179,6 +179,7 @@ def _cgroup(pid: int) -> str | None:
 
 def _exe(pid: int) -> str | None:
     try:
-        return os.readlink(f"/proc/{pid}/exe")
+        # A path need not be UTF-8; what is shown of it has to be.
+        return os.fsencode(os.readlink(f"/proc/{pid}/exe")).decode(errors="backslashreplace")
     except OSError:
         return None

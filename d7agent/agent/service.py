@@ -20,7 +20,7 @@ from d7agent.core.errors import AgentError
 from d7agent.core.model import Grant
 from d7agent.core.states import Ask
 from d7agent.wire import messages
-from d7agent.wire.framing import decode_call, decode_parameters
+from d7agent.wire.framing import ProtocolError, decode_call, decode_parameters
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +38,12 @@ class Service:
         self._denials = access.Denials(agent.clock)
         self._streams = Streams(agent, self._status_frame)
         self._known: dict[bytes, Keeper] = {}
-        self._missed: bytes | None = None
+        self._missed: tuple[Peer, bytes] | None = None  # what `quick` was asked last and did not know
+        self._reported: dict[int, float] = {}  # by uid: when a refused token was last worth a line in the journal
         self.owner = Owner(agent, surroundings, self.profile_status)
         agent.on_configured.append(self._known.clear)
         agent.on_removed.append(self._forget_requests)
+        agent.on_adopted.append(self._forget_requests)
 
     def subscribers(self, profile: str) -> int:
         """Open GetToken streams of a profile."""
@@ -59,7 +61,7 @@ class Service:
         """The reply to a request seen before, when any good token will do and one is at hand."""
         keeper = self._known.get(request)
         if keeper is None:
-            self._missed = request
+            self._missed = peer, request
             return None
         boot = boot_time()
         frame = keeper.quick(boot)
@@ -86,8 +88,8 @@ class Service:
                 self.owner.call(name, call)
                 return
             method(self, call)
-            if missed is not None and name == "GetToken":
-                self._recognise(missed, call)
+            if missed is not None and missed[0] is call.peer and name == "GetToken":
+                self._recognise(missed[1], call)
         except AgentError as error:
             call.error(error)
 
@@ -103,9 +105,12 @@ class Service:
 
     def _recognise(self, request: bytes, call: Call) -> None:
         """The next request of exactly these bytes is answered by `quick`, if all it wants is any good token."""
-        seen = decode_call(memoryview(request))
+        try:
+            seen = decode_call(memoryview(request))
+        except (AgentError, ProtocolError):
+            return
         same = (seen.method, bool(seen.more), bool(seen.oneway)) == (call.method, call.more, call.oneway)
-        if not same or bytes(seen.parameters) != bytes(call.parameters):
+        if not same or seen.upgrade or bytes(seen.parameters) != bytes(call.parameters):
             return  # a request that never became a call left these bytes behind
         wish = decode_parameters(_get_token, call.parameters)
         if not call.more and not call.oneway and wish.min_validity is None and len(self._known) < KNOWN_REQUESTS:
@@ -149,11 +154,18 @@ class Service:
         keeper = self._agent.resolve(wish.profile)
         ask = self._ask(call, wish.max_wait, refused=wish.fingerprint)
         self._tally(call.peer).rejects += 1
-        log.info(
-            "%s: uid %d reports the token %s… as refused", keeper.profile.name, call.peer.uid, wish.fingerprint[:12]
-        )
+        self._log_report(keeper, call.peer.uid, wish.fingerprint)
         keeper.feed(states.Refused(wish.fingerprint, ask.uid))
         self._asked(call, keeper, ask, lambda grant: call.reply_frame(keeper.frame(grant)))
+
+    def _log_report(self, keeper: Keeper, uid: int, fingerprint: str) -> None:
+        """In the journal once a minute for each uid: a looping script does not fill it."""
+        now = boot_time()
+        loud = now - self._reported.get(uid, -access.LOG_EVERY) >= access.LOG_EVERY
+        if loud:
+            self._reported[uid] = now
+        level = logging.INFO if loud else logging.DEBUG
+        log.log(level, "%s: uid %d reports the token %s… as refused", keeper.profile.name, uid, fingerprint[:12])
 
     def renew_token(self, call: Call) -> None:
         """RenewToken of the interface."""

@@ -25,7 +25,7 @@ def profile_status(keeper: Keeper, now: Stamp, subscribers: int, sinks: tuple[Si
     return ProfileStatus(
         profile=profile.name,
         base_url=profile.base_url,
-        store=profile.store,
+        store=_shown_store(profile.store),
         state=answers.label(state, now.boot),
         serial=state.serial,
         failures=state.failures,
@@ -46,6 +46,13 @@ def profile_status(keeper: Keeper, now: Stamp, subscribers: int, sinks: tuple[Si
         skew=None if held is None or held.skew is None else round(held.skew),
         misreports=state.misreports or None,
     )
+
+
+def _shown_store(store: str) -> str:
+    """The store as everybody may see it: what follows a command's name may be a secret."""
+    kind, colon, rest = store.partition(":")
+    words = rest.split()
+    return f"{kind}{colon}{words[0]} …" if kind == "command" and len(words) > 1 else store
 
 
 def _waller(now: Stamp) -> Callable[[float], int]:

@@ -138,7 +138,8 @@ def wait_ready(listening: socket.socket, process: "subprocess.Popen[bytes]", log
     pidfd = os.pidfd_open(process.pid)
     try:
         while True:
-            ready, _, _ = select.select([listening, pidfd], [], [], START_LIMIT)
+            watched: list[socket.socket | int] = [listening, pidfd]
+            ready, _, _ = select.select(watched, [], [], START_LIMIT)
             if listening in ready and b"READY=1" in listening.recv(4096):
                 return
             if pidfd in ready or not ready:
