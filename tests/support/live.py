@@ -38,6 +38,8 @@ class Live:
 
     def __exit__(self, *exc: object) -> None:
         self.kill()
+        if self.socket.exists():  # a command may have started an agent by itself
+            self.run("stop")
         shutil.rmtree(self.root, ignore_errors=True)
 
     @property
