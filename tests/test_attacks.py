@@ -75,6 +75,7 @@ def test_status_does_not_show_what_a_command_is_given(live: Live) -> None:
 
 def test_a_caller_whose_path_is_not_utf8_breaks_no_status(live: Live, box: Sandbox) -> None:
     """An executable of any name may ask, and `status` still answers."""
+    live.login(box.url, "--store", f"directory:{live.root}/cred")
     python = live.root / os.fsdecode(b"caf\xe9")
     shutil.copy(os.path.realpath(sys.executable), python)
     ask = "import socket,sys;s=socket.socket(1);s.connect(sys.argv[1]);s.send(sys.argv[2].encode()+bytes(1));s.recv(99)"
