@@ -1,0 +1,134 @@
+"""Who may ask, with real other users: refused, let in, refused again while connected; look-alikes and pests."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from d7agent.client.blocking import fingerprint
+from d7agent.sandbox import Sandbox, Settings
+from tests.support import d7client
+from tests.support.peer import Peer, move_to_cgroup, remove_cgroups
+from tests.support.system_agent import USERS, SystemAgent
+
+SOCKET = "/run/d7agent/agent.sock"
+DENIED = "org.varlink.service.PermissionDenied"
+PEER_LOGINS = 3  # an hour that a uid which may only ask can cause
+
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("the host's agent")]
+
+
+@pytest.fixture
+def box() -> Iterator[Sandbox]:
+    with Sandbox(Settings(lifetime=600)) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def host(box: Sandbox) -> Iterator[SystemAgent]:
+    """The host's agent with a token; nobody but root may ask."""
+    with SystemAgent() as system:
+        system.start()
+        done = system.d7agent(
+            *("login", "--stdin", "--base-url", box.url, "--store", "directory:/var/lib/d7agent/credential"),
+            text="sandbox-id\nsandbox-secret\n",
+        )
+        assert done.returncode == 0, done.stderr
+        yield system
+
+
+def admit(host: SystemAgent, access: str) -> None:
+    host.configure(f"[access]\n{access}\n")
+    done = host.d7agent("reload")
+    assert done.returncode == 0, done.stderr
+
+
+def peer(host: SystemAgent, user: str) -> Peer:
+    """A client of this user."""
+    uid = str(USERS[user])
+    become = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs"]
+    return Peer(SOCKET, host._argv(become))
+
+
+def test_access_comes_and_goes_while_connected(host: SystemAgent, box: Sandbox) -> None:
+    """On one connection: refused, let in, and by the next reload out again, open streams included; others stay in."""
+    with peer(host, "nagios") as nagios, peer(host, "nagios") as watching, peer(host, "zabbix") as zabbix:
+        refused = nagios.call("GetToken")
+        assert refused["error"] == DENIED
+        assert "[access]" in refused["parameters"]["hint"]
+        admit(host, 'users = ["nagios", "zabbix"]')
+        token = nagios.call("GetToken")["parameters"]["token"]["access_token"]
+        assert d7client.balance(box, token).status == 200
+        assert watching.call("GetToken", more=True)["continues"]
+        assert zabbix.call("GetStatus", more=True)["continues"]
+        admit(host, 'users = ["zabbix"]')
+        assert watching.next()["error"] == DENIED
+        assert nagios.call("GetToken")["error"] == DENIED
+        assert watching.call("GetToken")["error"] == DENIED
+        assert zabbix.next()["continues"]
+    assert box.stats.logins == 1
+
+
+@pytest.mark.parametrize(
+    "method", ["RenewToken", "StoreCredential", "ForgetCredential", "Lock", "Unlock", "Reload", "Shutdown", "Nonsense"]
+)
+def test_an_allowed_peer_may_only_ask(host: SystemAgent, method: str) -> None:
+    """What is the owner's stays the owner's: refused to a peer that is let in, and nothing happens."""
+    admit(host, 'users = ["nagios"]')
+    with peer(host, "nagios") as nagios:
+        given = {"profile": "default", "passphrase": "x", "client_id": "x", "client_secret": "x"}
+        refused = nagios.call(method, given)
+        assert refused["error"] == (DENIED if method != "Nonsense" else "org.varlink.service.MethodNotFound")
+        assert "token" in nagios.call("GetToken")["parameters"]
+
+
+def test_a_pest_cannot_bring_the_token_down(host: SystemAgent, box: Sandbox) -> None:
+    """A peer that rejects and asks in a loop causes three logins at most; token and budget of the others stay good."""
+    admit(host, 'users = ["nagios", "zabbix"]')
+    with peer(host, "nagios") as pest, peer(host, "zabbix") as other:
+        tokens = set()
+        for _ in range(150):
+            token = other.call("GetToken")["parameters"]["token"]
+            tokens.add(token["access_token"])
+            pest.call("RejectToken", {"fingerprint": fingerprint(token["access_token"]), "max_wait": 0})
+            pest.call("RejectToken", {"fingerprint": "0" * 64, "max_wait": 0})
+            pest.call("GetToken", {"min_validity": 599, "max_wait": 0})
+            pest.call("GetToken", {"min_validity": 31_000_000, "max_wait": 0})
+        last = other.call("GetToken")["parameters"]["token"]
+        status = other.call("GetStatus")["parameters"]["profiles"][0]
+    assert last["state"] == "fresh"
+    assert d7client.balance(box, last["access_token"]).status == 200
+    assert box.stats.logins <= 1 + PEER_LOGINS
+    assert box.stats.balances <= 3  # the proofs: one a minute, and the one of this test
+    assert status["budget_left"] >= 30 - 1 - PEER_LOGINS
+    done = host.d7agent("login", "--stdin", text="sandbox-id\nsandbox-secret\n")
+    assert done.returncode == 0, done.stderr
+
+
+CGROUPS = Path("/sys/fs/cgroup/unified") if Path("/sys/fs/cgroup/unified").is_dir() else Path("/sys/fs/cgroup")
+
+
+def test_a_unit_is_believed_below_system_slice_alone(host: SystemAgent) -> None:
+    """A service of the same name below user.slice, or nested, is refused; the one that only root can make is served."""
+    if not (CGROUPS / "cgroup.procs").exists():
+        pytest.skip(f"NOT TESTED: units by cgroup; there is no cgroup2 at {CGROUPS}")
+    unit = f"d7agent-test-{os.getpid()}.service"
+    admit(host, f'units = ["{unit}"]')
+    places = {
+        f"system.slice/{unit}": True,
+        f"user.slice/user-{USERS['nagios']}.slice/{unit}": False,
+        f"user.slice/system.slice/{unit}": False,
+        f"system.slice/other-{unit}/{unit}": False,
+        f"system.slice/{unit}/payload": False,
+        unit: False,
+    }
+    with ExitStack() as stack:
+        stack.callback(remove_cgroups, *(CGROUPS / place for place in places))
+        found = {}
+        for place in places:
+            with peer(host, "nagios") as nagios:
+                move_to_cgroup(nagios.pid, CGROUPS / place)
+                found[place] = "error" not in nagios.call("GetToken")
+    assert found == places
