@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from d7agent.agent import peers
-from d7agent.agent.access import OVERFLOW_UID, Allowed, Denials, Policy, attribute, resolve
+from d7agent.agent import peers, seldom
+from d7agent.agent.access import OVERFLOW_UID, Allowed, Denials, Policy, resolve
 from d7agent.agent.peers import (
     SO_PEERGROUPS,
     SO_PEERPIDFD,
@@ -200,14 +200,20 @@ def test_denials_are_counted_and_logged_now_and_then(caplog: pytest.LogCaptureFi
     assert denials.counts == {8: 1, 7: 7}
 
 
-def test_denials_of_ever_new_uids_take_no_more_room() -> None:
-    """Subordinate uids are many: only the latest thousand are remembered."""
-    denials = Denials(HandClock())
+def test_denials_of_ever_new_uids_take_no_more_room(caplog: pytest.LogCaptureFixture) -> None:
+    """Subordinate uids are many: the latest thousand are counted, and all together write so many lines a minute."""
+    clock = HandClock()
+    denials = Denials(clock)
     for uid in range(100_000, 103_000):
         denials.note(uid, PermissionDenied("no"))
-    assert len(denials.counts) == len(denials._logged) == 1_024
+    assert len(denials.counts) == 1_024
     assert denials.count(102_999) == 1
     assert denials.count(100_000) == 0
+    assert len(caplog.records) == len(denials._lines._told) == seldom.MOST
+    clock.seconds += seldom.EVERY
+    denials.note(103_000, PermissionDenied("no"))
+    assert len(caplog.records) == seldom.MOST + 1
+    assert len(denials._lines._told) == 1
 
 
 @pytest.mark.parametrize(
@@ -222,7 +228,7 @@ def test_denials_of_ever_new_uids_take_no_more_room() -> None:
 )
 def test_callers_are_named_by_unit(cgroup: str | None, unit: str | None) -> None:
     """A system unit shows by its name, another service so that it cannot be taken for one."""
-    assert attribute(Somebody(1, process=Process(cgroup=cgroup, exe="/x", proved=True))) == (unit, "/x")
+    assert Process(cgroup=cgroup, proved=True).unit == unit
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 from d7agent.agent.peers import Process, local_name
+from d7agent.agent.seldom import Seldom
 from d7agent.core.clock import Clock
 from d7agent.core.config import Access
 from d7agent.core.errors import INTERFACE, SERVICE, PermissionDenied
@@ -18,7 +19,6 @@ from d7agent.core.errors import INTERFACE, SERVICE, PermissionDenied
 ROOT: Final = 0
 OVERFLOW_UID: Final = 65534  # stands for every uid that a user namespace does not map: it may be anybody
 ASKING: Final = frozenset(f"{INTERFACE}.{name}" for name in ("GetToken", "RejectToken", "GetStatus"))
-LOG_EVERY: Final = 60.0  # seconds between two log lines about one uid: a looping script does not fill the journal
 MOST_UIDS: Final = 1_024  # uids remembered for counting; subordinate uids are many
 
 log = logging.getLogger("d7agent.agent.access")
@@ -132,28 +132,20 @@ def _describe(uid: int) -> str:
     return f"uid {uid} ({name})" if name else f"uid {uid}"
 
 
-def attribute(peer: Facts) -> tuple[str | None, str | None]:
-    """Unit and executable of a peer, for the callers' counters: to be shown, never to decide by."""
-    return peer.process.unit, peer.process.exe
-
-
 class Denials:
-    """Counts refusals by uid and logs them, at most once a minute for each uid."""
+    """Counts refusals by uid and logs them now and then (agent.seldom)."""
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
         self._counts: OrderedDict[int, int] = OrderedDict()
-        self._logged: dict[int, float] = {}
+        self._lines = Seldom(clock)
 
     def note(self, uid: int, error: PermissionDenied) -> None:
         """One more refusal of `uid`."""
         self._counts[uid] = self._counts.get(uid, 0) + 1
         self._counts.move_to_end(uid)
         if len(self._counts) > MOST_UIDS:
-            self._logged.pop(self._counts.popitem(last=False)[0], None)
-        now = self._clock.now().boot
-        if now - self._logged.get(uid, -LOG_EVERY) >= LOG_EVERY:
-            self._logged[uid] = now
+            self._counts.popitem(last=False)
+        if self._lines.due(uid):
             log.warning("denied: %s (%d so far); %s", error.message, self._counts[uid], error.hint)
 
     def count(self, uid: int) -> int:

@@ -38,7 +38,6 @@ class Agent:
         self.config = Config(profiles={})
         self.problems: tuple[str, ...] = ()
         self.keepers: dict[str, Keeper] = {}
-        self.lock = Lock(self)
         self.callers = Callers(clock)
         self.on_pushed: list[Listener] = []
         self.on_gone: list[Listener] = []
@@ -51,6 +50,7 @@ class Agent:
         self.on_configured: list[Callable[[], None]] = []
         self.on_turn: list[Callable[[], None]] = []
         self.alarm = Alarm(clock, self._ring, self._turned)
+        self.lock = Lock(self)
         self._offset = self._wall_offset()
 
     def draw(self) -> float:
@@ -207,6 +207,8 @@ class Agent:
         keeper = self.keepers.get(name)
         if keeper is not None:
             keeper.tick()
+        else:
+            self.lock.tries.ring(name)
 
     def _wall_offset(self) -> float:
         now = self.clock.now()
@@ -218,6 +220,7 @@ class Agent:
             self._offset = offset
             for keeper in self.keepers.values():
                 keeper.reclock()
+        self.callers.rest()
         for listener in self.on_turn:
             listener()
 

@@ -1,19 +1,43 @@
 """Who asked, how often: counters by uid, unit and executable, so that every grant can be seen in `status`."""
 
-from collections.abc import Callable
-from typing import Final
+import os
+import select
+from collections import Counter
+from typing import Final, Protocol
 
+from d7agent.agent.peers import Process
 from d7agent.core.clock import Clock
 from d7agent.wire.messages import Caller
 
-MOST: Final = 256  # kinds of caller kept; beyond, the one not seen for longest makes room
-KNOWN_FOR: Final = 2.0  # seconds a pid stands for the process seen last; /proc costs more than the answer itself
+MOST: Final = 256  # kinds of caller kept; beyond, one of the uid with most of them makes room
+MOST_REFUSED: Final = 64  # kinds kept that may not ask; apart, since uids that may not are easy to have by the thousand
+KNOWN_FOR: Final = 2.0  # seconds for which a process is known without a look; /proc costs more than the answer itself
+MOST_KNOWN: Final = 16  # processes so known, a descriptor each; who asks that often keeps a connection
+
+
+class Asking(Protocol):
+    """What is looked at of a peer; agent.peers.Peer in life."""
+
+    @property
+    def uid(self) -> int:
+        """The peer's uid."""
+
+    @property
+    def pid(self) -> int:
+        """Its pid, which may be another process's by now."""
+
+    @property
+    def process(self) -> Process:
+        """Its process."""
+
+    def pidfd(self) -> int | None:
+        """A new descriptor of its process, the caller's to close."""
 
 
 class Tally:
-    """What one kind of caller did."""
+    """What one kind of caller did. `kept`: status shows it; one that made room for others does not come back."""
 
-    __slots__ = ("denied", "exe", "grants", "rejects", "seen", "uid", "unit")
+    __slots__ = ("denied", "exe", "grants", "kept", "rejects", "seen", "uid", "unit")
 
     def __init__(self, uid: int, unit: str | None, exe: str | None) -> None:
         self.uid = uid
@@ -23,6 +47,28 @@ class Tally:
         self.rejects = 0
         self.denied = 0
         self.seen = 0.0  # boot instant
+        self.kept = True
+
+
+Kind = tuple[int, str | None, str | None]
+Table = dict[Kind, Tally]
+
+
+class _Known:
+    """A process that was looked at: as long as its descriptor shows it alive, its pid is no other's."""
+
+    def __init__(self, kind: Kind, pidfd: int) -> None:
+        self.kind = kind
+        self._pidfd = pidfd
+        self._poll = select.poll()
+        self._poll.register(pidfd, select.POLLIN)
+
+    def __del__(self) -> None:
+        os.close(self._pidfd)
+
+    @property
+    def alive(self) -> bool:
+        return not self._poll.poll(0)
 
 
 class Callers:
@@ -30,40 +76,74 @@ class Callers:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._tallies: dict[tuple[int, str | None, str | None], Tally] = {}
-        self._lately: dict[tuple[int, int], Tally] = {}
+        self._tallies: Table = {}
+        self._refused: Table = {}
+        self._once: set[tuple[int, int]] = set()  # uid and pid of those who have come once lately
+        self._known: dict[tuple[int, int], _Known] = {}
         self._lately_since = 0.0
 
-    def of(self, uid: int, pid: int, attribute: Callable[[], tuple[str | None, str | None]]) -> Tally:
-        """The tally of a caller; `attribute` tells its unit and executable where they can be known."""
-        now = self._clock.now().boot
-        if now > self._lately_since + KNOWN_FOR:
-            self._lately.clear()
-            self._lately_since = now
-        tally = self._lately.get((uid, pid))
-        if tally is None:
-            tally = self._lately[uid, pid] = self._tally(uid, *attribute())
-        tally.seen = now
-        return tally
-
-    def _tally(self, uid: int, unit: str | None, exe: str | None) -> Tally:
-        tally = self._tallies.get((uid, unit, exe))
+    def of(self, peer: Asking) -> Tally:
+        """The tally of a peer that may ask."""
+        kind = self._kind(peer)
+        tally = self._tallies.get(kind)
         if tally is None:
             if len(self._tallies) >= MOST:
-                del self._tallies[min(self._tallies, key=lambda key: self._tallies[key].seen)]
-                self._lately.clear()
-            tally = self._tallies[uid, unit, exe] = Tally(uid, unit, exe)
+                _make_room(self._tallies)
+            tally = self._tallies[kind] = self._refused[kind] if kind in self._refused else Tally(*kind)
+            self._refused.pop(kind, None)
+        tally.seen = self._clock.now().boot
         return tally
+
+    def refused(self, peer: Asking) -> None:
+        """A peer that may not ask has come. It takes no room of those who may."""
+        kind = self._kind(peer)
+        tally = self._tallies.get(kind) or self._refused.get(kind)
+        if tally is None:
+            if len(self._refused) >= MOST_REFUSED:
+                _make_room(self._refused)
+            tally = self._refused[kind] = Tally(*kind)
+        tally.seen = self._clock.now().boot
+        tally.denied += 1
+
+    def _kind(self, peer: Asking) -> Kind:
+        """What is known of the peer. A process that comes again and again is looked at twice, then kept for a while."""
+        self._forget_after_a_while()
+        who = peer.uid, peer.pid
+        known = self._known.get(who)
+        if known is not None:
+            if known.alive:
+                return known.kind
+            del self._known[who]
+        elif who not in self._once:
+            if len(self._once) < MOST:
+                self._once.add(who)
+            return _look(peer)
+        pidfd = _pidfd(peer) if len(self._known) < MOST_KNOWN else None
+        kind = _look(peer)
+        if pidfd is not None:
+            self._known[who] = _Known(kind, pidfd)
+        return kind
+
+    def _forget_after_a_while(self) -> None:
+        now = self._clock.now().boot
+        if now > self._lately_since + KNOWN_FOR:
+            self._once.clear()
+            self._known.clear()
+            self._lately_since = now
+
+    def rest(self) -> None:
+        """Let go what is not needed while nobody asks."""
+        self._forget_after_a_while()
 
     @property
     def latest(self) -> float:
-        """When anybody last asked, a boot instant; 0 when nobody has."""
+        """When anybody who may last asked, a boot instant; 0 when nobody has."""
         return max((tally.seen for tally in self._tallies.values()), default=0.0)
 
     def shown(self) -> tuple[Caller, ...]:
         """All tallies as the wire has them, the busiest first."""
         now = self._clock.now()
-        tallies = sorted(self._tallies.values(), key=lambda tally: -tally.grants)
+        tallies = [*self._tallies.values(), *self._refused.values()]
         return tuple(
             Caller(
                 uid=t.uid,
@@ -74,5 +154,29 @@ class Callers:
                 exe=t.exe,
                 denied=t.denied or None,
             )
-            for t in tallies
+            for t in sorted(tallies, key=lambda tally: -tally.grants)
         )
+
+
+def _look(peer: Asking) -> Kind:
+    process = peer.process
+    return peer.uid, process.unit, process.exe
+
+
+def _pidfd(peer: Asking) -> int | None:
+    """A descriptor of the process that has the peer's pid: taken before the look, it tells later if that was wrong."""
+    found = peer.pidfd()
+    if found is not None or peer.pid <= 0:
+        return found
+    try:
+        return os.pidfd_open(peer.pid)
+    except OSError:
+        return None
+
+
+def _make_room(table: Table) -> None:
+    """Of the uids with most kinds, the kind not seen for longest goes: no uid crowds out another."""
+    kinds = Counter(uid for uid, _, _ in table)
+    most = max(kinds.values())
+    gone = min((kind for kind in table if kinds[kind[0]] == most), key=lambda kind: table[kind].seen)
+    table.pop(gone).kept = False

@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from d7agent.agent.shred import shred
+from d7agent.agent.tries import Tries
 from d7agent.core import jobs, states
 from d7agent.core.errors import (
     AgentError,
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DELAY_FIRST: Final = 1.0  # seconds after a peer's first wrong passphrase; doubled by each further one
-DELAY_LAST: Final = 60.0  # seconds
-
 
 class Lock:
     """Agent-wide; not kept over a restart."""
@@ -33,9 +32,7 @@ class Lock:
     def __init__(self, agent: "Agent") -> None:
         self._agent = agent
         self._hashed: jobs.Hashed | None = None
-        self._wrong: dict[int, int] = {}
-        self._not_before: dict[int, float] = {}
-        self._turns: dict[int, asyncio.Lock] = {}
+        self.tries = Tries(agent.clock, agent.alarm.set)
         self._busy = asyncio.Lock()
 
     @property
@@ -47,11 +44,12 @@ class Lock:
         """What callers get meanwhile."""
         return Locked("the agent is locked", "unlock it with: d7agent unlock")
 
-    async def lock(self, raw: bytearray) -> None:
+    async def lock(self, raw: bytearray, settle: Callable[[], Awaitable[None]]) -> None:
         """Lock with the passphrase in the raw parameters: tokens wiped, remembered tokens deleted.
 
-        Raises Locked when it is locked already, StoreUnavailable when it is locked now but a remembered token could
-        not be deleted, and what a failing helper turns into.
+        `settle` ends what must not come to its end in the lock; it is called when nothing can keep the lock from
+        coming. Raises Locked when it is locked already, StoreUnavailable when it is locked now but a remembered token
+        could not be deleted, and what a failing helper turns into: then nothing has changed.
         """
         async with self._busy:
             if self.locked:
@@ -59,16 +57,20 @@ class Lock:
             reply = await self._agent.helpers.run(jobs.HashPassphrase(), raw=raw, urgent=lambda: True)
             if not isinstance(reply, jobs.Hashed):
                 raise _helper_error(reply)
-            remembered = [keeper for keeper in self._agent.keepers.values() if _may_remember(keeper)]
-            tokens = self._tokens()
-            self._hashed = reply
-            for keeper in self._agent.keepers.values():
-                keeper.feed(states.LockedUp())
-            log.info("locked; every token is wiped")
-            try:
-                await self._forget(remembered)
-            finally:
-                shred(tokens)
+            await settle()
+            await self._close(reply)
+
+    async def _close(self, hashed: jobs.Hashed) -> None:
+        remembered = [keeper for keeper in self._agent.keepers.values() if _may_remember(keeper)]
+        tokens = self._tokens()
+        self._hashed = hashed
+        for keeper in self._agent.keepers.values():
+            keeper.feed(states.LockedUp())
+        log.info("locked; every token is wiped")
+        try:
+            await self._forget(remembered)
+        finally:
+            shred(tokens)
 
     def _tokens(self) -> list[Secret]:
         grants = [keeper.state.grant for keeper in self._agent.keepers.values()]
@@ -91,42 +93,34 @@ class Lock:
                 reason="store_unreachable",
             )
 
-    async def unlock(self, uid: int, raw: bytearray) -> None:
+    async def unlock(self, uid: int, raw: bytearray, begun: Callable[[], None]) -> None:
         """Unlock with the passphrase in the raw parameters. Raises PermissionDenied when it is wrong.
 
-        Each wrong try of a uid delays the answer to its next one; nobody else waits.
+        Each wrong try of a uid delays its next one; nobody else waits. Until `begun` is called the try may be
+        cancelled; then it is looked at, and counts.
         """
-        hashed = self._hashed
-        if hashed is None:
-            raw[:] = bytes(len(raw))
-            raise PermissionDenied("the agent is not locked", "lock it with: d7agent lock")
-        async with self._turns.setdefault(uid, asyncio.Lock()):  # or many tries at once would all come before the delay
-            await self._delay(uid)
+        self._wanted()
+        async with self.tries.turn(uid):
+            hashed = self._wanted()  # somebody else may have opened it meanwhile
+            begun()
             job = jobs.CheckPassphrase(hashed.salt, hashed.digest)
             reply = await self._agent.helpers.run(job, raw=raw, urgent=lambda: True)
             if not isinstance(reply, jobs.Checked):
                 raise _helper_error(reply)
             if not reply.right:
-                raise self._wrong_try(uid)
+                raise self.tries.wrong(uid)
             if self._hashed is hashed:
                 self._open()
 
-    async def _delay(self, uid: int) -> None:
-        wait = self._not_before.get(uid, 0.0) - self._agent.clock.now().boot
-        if wait > 0:
-            await asyncio.sleep(wait)
-
-    def _wrong_try(self, uid: int) -> AgentError:
-        tries = self._wrong[uid] = self._wrong.get(uid, 0) + 1
-        delay = min(DELAY_FIRST * 2.0 ** min(tries - 1, 10), DELAY_LAST)
-        self._not_before[uid] = self._agent.clock.now().boot + delay
-        log.warning("a wrong passphrase from uid %d (%d in a row)", uid, tries)
-        return PermissionDenied("wrong passphrase", f"the next try is answered in {delay:.0f} s at the earliest")
+    def _wanted(self) -> jobs.Hashed:
+        """What the right passphrase gives. Raises PermissionDenied when nothing is locked."""
+        if self._hashed is None:
+            raise PermissionDenied("the agent is not locked", "lock it with: d7agent lock")
+        return self._hashed
 
     def _open(self) -> None:
         self._hashed = None
-        self._wrong.clear()
-        self._not_before.clear()
+        self.tries.over()
         log.info("unlocked")
         for keeper in self._agent.keepers.values():
             keeper.feed(states.Unlocked())
@@ -134,7 +128,9 @@ class Lock:
 
 def _may_remember(keeper: "Keeper") -> bool:
     """Whether a token of ours may be in the store: not where the store could not even be read in this agent's life."""
-    return keeper.profile.remember_token and (keeper.state.recalled or keeper.state.serial > 0)
+    state = keeper.state
+    looking = state.phase == "recall" and not state.failures  # the first look, which the lock cuts short
+    return keeper.profile.remember_token and (state.recalled or state.serial > 0 or looking)
 
 
 def _helper_error(reply: jobs.Reply) -> AgentError:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -57,7 +57,7 @@ class Owner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._changes: set[asyncio.Task[None]] = set()  # those of a credential
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # one change of a profile at a time
-        self._locking = 0  # Lock calls under way
+        self._locking = False  # the lock is about to fall
 
     def call(self, name: str, call: Call) -> None:
         """Answer a call of this name, now or later. Raises AgentError."""
@@ -93,22 +93,23 @@ class Owner:
 
     def lock(self, call: Call) -> None:
         """Lock of the interface."""
-        self._replied(call, self._lock(bytearray(call.parameters)))
+        raw = bytearray(call.parameters)
+        self._replied(call, raw, self._lock(raw))
 
     async def _lock(self, raw: bytearray) -> None:
-        """Lock, having ended every change under way: one that came to its end later would bring a token back."""
-        if self._agent.lock.locked:
-            raise self._agent.lock.error()
-        self._locking += 1
         try:
-            for task in self._changes:
-                task.cancel()
-            await asyncio.gather(*self._changes, return_exceptions=True)
-            await self._agent.lock.lock(raw)
+            await self._agent.lock.lock(raw, self._end_changes)
         finally:
-            self._locking -= 1
+            self._locking = False
         for name in list(self._agent.keepers):
             await self._around.sinks_settled(name)
+
+    async def _end_changes(self) -> None:
+        """End every change of a credential: one that came to its end in the lock would bring a token back."""
+        self._locking = True
+        for task in self._changes:
+            task.cancel()
+        await asyncio.gather(*self._changes, return_exceptions=True)
 
     def _change(self, call: Call, work: Coroutine[Any, Any, None]) -> None:
         """Start a change of a credential, unless the agent is being locked."""
@@ -120,15 +121,28 @@ class Owner:
         task.add_done_callback(self._changes.discard)
 
     def unlock(self, call: Call) -> None:
-        """Unlock of the interface."""
-        self._replied(call, self._agent.lock.unlock(call.peer.uid, bytearray(call.parameters)))
+        """Unlock of the interface. A try that waits leaves with its caller."""
+        raw = bytearray(call.parameters)
 
-    def _replied(self, call: Call, work: Awaitable[None]) -> None:
+        def begun() -> None:
+            call.on_gone = None
+
+        task = self._replied(call, raw, self._agent.lock.unlock(call.peer.uid, raw, begun))
+
+        def leave() -> None:
+            task.cancel()
+
+        call.on_gone = leave
+
+    def _replied(self, call: Call, raw: bytearray, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         async def whole() -> None:
-            await work
+            try:
+                await work
+            finally:
+                raw[:] = bytes(len(raw))
             call.reply(_EMPTY)
 
-        self._later(call, whole())
+        return self._later(call, whole())
 
     def reload(self, call: Call) -> None:
         """Reload of the interface."""
@@ -153,7 +167,7 @@ class Owner:
                 log.exception("%s failed", call.method)
                 call.error(_UNEXPECTED)
             except asyncio.CancelledError:
-                call.error(self._agent.lock.error())
+                call.error(self._agent.lock.error() if self._locking else _ENDING)
                 raise
 
         task = asyncio.get_running_loop().create_task(whole())
@@ -171,6 +185,9 @@ _UNEXPECTED: Final = TokenUnavailable(
     "the agent met an error that nobody foresaw",
     "its log names the place; please report it at the project's issue tracker",
     reason="helper_failed",
+)
+_ENDING: Final = TokenUnavailable(
+    "the agent ended before it was done", "start it again, then try again", reason="helper_failed"
 )
 _store_credential = msgspec.json.Decoder(messages.StoreCredential)
 _forget_credential = msgspec.json.Decoder(messages.ForgetCredential)

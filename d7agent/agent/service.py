@@ -13,6 +13,7 @@ from d7agent.agent.callers import Tally
 from d7agent.agent.keeper import Keeper
 from d7agent.agent.owner import Owner, Surroundings
 from d7agent.agent.peers import Peer
+from d7agent.agent.seldom import Seldom
 from d7agent.agent.streams import Streams
 from d7agent.core import states
 from d7agent.core.clock import boot_time
@@ -39,7 +40,7 @@ class Service:
         self._streams = Streams(agent, self._status_frame)
         self._known: dict[bytes, Keeper] = {}
         self._missed: tuple[Peer, bytes] | None = None  # what `quick` was asked last and did not know
-        self._reported: dict[int, float] = {}  # by uid: when a refused token was last worth a line in the journal
+        self._reports = Seldom(agent.clock)  # of refused tokens, in the journal
         self.owner = Owner(agent, surroundings, self.profile_status)
         agent.on_configured.append(self._known.clear)
         agent.on_removed.append(self._forget_requests)
@@ -54,7 +55,7 @@ class Service:
         error = self.policy.admit(peer)
         if error is not None:
             self._denials.note(peer.uid, error)
-            self._tally(peer).denied += 1
+            self._agent.callers.refused(peer)
         return error
 
     def quick(self, peer: Peer, request: bytes) -> bytes | None:
@@ -159,12 +160,7 @@ class Service:
         self._asked(call, keeper, ask, lambda grant: call.reply_frame(keeper.frame(grant)))
 
     def _log_report(self, keeper: Keeper, uid: int, fingerprint: str) -> None:
-        """In the journal once a minute for each uid: a looping script does not fill it."""
-        now = boot_time()
-        loud = now - self._reported.get(uid, -access.LOG_EVERY) >= access.LOG_EVERY
-        if loud:
-            self._reported[uid] = now
-        level = logging.INFO if loud else logging.DEBUG
+        level = logging.INFO if self._reports.due(uid) else logging.DEBUG
         log.log(level, "%s: uid %d reports the token %s… as refused", keeper.profile.name, uid, fingerprint[:12])
 
     def renew_token(self, call: Call) -> None:
@@ -215,10 +211,10 @@ class Service:
         tally.seen = boot_time()
 
     def _tally(self, peer: Peer) -> Tally:
-        """The peer's tally, looked up once a connection."""
-        if isinstance(peer.note, Tally):
+        """The tally of a peer that may ask, looked up once a connection, or again when it had to make room."""
+        if isinstance(peer.note, Tally) and peer.note.kept:
             return peer.note
-        peer.note = tally = self._agent.callers.of(peer.uid, peer.pid, lambda: access.attribute(peer))
+        peer.note = tally = self._agent.callers.of(peer)
         return tally
 
 

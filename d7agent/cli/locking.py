@@ -6,7 +6,8 @@ from d7agent.cli import options, output, prompts
 from d7agent.cli.link import reach
 from d7agent.cli.output import Failure
 
-LIMIT = 60.0  # seconds: the passphrase is hashed slowly on purpose, and wrong tries are delayed
+LIMIT = 60.0  # seconds: the passphrase is hashed slowly on purpose
+UNLOCK_LIMIT = 150.0  # seconds: after wrong tries the agent looks at one a minute, and another may be before ours
 
 stdin_option = click.option("--stdin", "piped", is_flag=True, help="Read the passphrase from stdin, its first line.")
 
@@ -32,7 +33,7 @@ def lock(piped: bool, socket: str | None) -> None:
 @options.socket_option
 def unlock(piped: bool, socket: str | None) -> None:
     """Unlock the agent with the passphrase it was locked with."""
-    with reach(socket, timeout=LIMIT) as agent:
+    with reach(socket, timeout=UNLOCK_LIMIT) as agent:
         agent.call("Unlock", {"passphrase": _piped() if piped else _asked("Passphrase")})
     output.out("The agent is unlocked; it gets a new token at the first request.\n")
 

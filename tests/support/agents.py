@@ -104,7 +104,11 @@ class World:
 
     async def lock(self) -> None:
         """Lock the agent."""
-        await self.agent.lock.lock(bytearray())
+        await self.agent.lock.lock(bytearray(), _nothing_to_settle)
+
+
+async def _nothing_to_settle() -> None:
+    return
 
 
 @contextlib.asynccontextmanager
