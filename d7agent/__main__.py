@@ -103,6 +103,8 @@ def _candidates() -> list[str]:
 
 
 def _trusted(uid: int) -> bool:
+    if uid == 65534:  # stands for everybody whom a user namespace does not map
+        return False
     if uid in (os.geteuid(), 0):
         return True
     import pwd

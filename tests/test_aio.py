@@ -2,12 +2,8 @@
 
 import asyncio
 import contextlib
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +12,6 @@ from d7agent.client.aio import Agent
 from tests.support import cli, fakeagent
 from tests.support.fakeagent import ACCESS_TOKEN, SECOND_TOKEN, FakeAgent
 from tests.support.loops import FACTORIES, Run, push, runner, until
-from tests.support.sources import ROOT
 
 
 @pytest.fixture(params=FACTORIES)
@@ -190,27 +185,3 @@ def test_a_full_backlog_is_waited_for(run: Run, path: str, monkeypatch: pytest.M
         listener.listen(0)
         first.connect(path)
         run(main())
-
-
-def test_a_stranger_s_agent_is_told_nothing(run: Run, path: str) -> None:
-    """A server of another uid is refused before a byte is sent to it."""
-    if os.geteuid() != 0:
-        pytest.skip("NOT TESTED: only root can run an agent as another user, so run the tests as root")
-
-    async def main() -> None:
-        async with Agent(socket=path) as agent:
-            with pytest.raises(blocking.PermissionDenied, match="uid 12345"):
-                await agent.token()
-            with pytest.raises(blocking.PermissionDenied, match="uid 12345"):
-                await anext(agent.subscribe())
-
-    record = Path(path).with_name("received")
-    argv = [sys.executable, "-m", "tests.support.fakeagent", path, "12345", str(record)]
-    with subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
-        assert stranger.stdout is not None
-        assert stranger.stdin is not None
-        assert stranger.stdout.readline() == b"ready\n"
-        run(main())
-        stranger.stdin.close()
-        assert stranger.wait(10) == 0
-    assert record.read_bytes() == b""

@@ -2,11 +2,9 @@ import hashlib
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,6 @@ from d7agent.client.blocking import Agent
 from d7agent.core import paths
 from tests.support import cli, fakeagent
 from tests.support.fakeagent import ACCESS_TOKEN, SECOND_TOKEN, FakeAgent
-from tests.support.sources import ROOT
 
 
 @pytest.fixture
@@ -276,41 +273,6 @@ def test_a_socket_that_may_not_be_entered_is_not_permitted(folder: Path) -> None
         run = cli.run(["-c", code, agent.path], cli.environment(folder), command=[sys.executable])
         (folder / "closed").chmod(0o700)
     assert run == (0, f"8 you may not connect to the agent at {agent.path}\n", "")
-
-
-def test_a_stranger_behind_the_socket_gets_nothing(folder: Path) -> None:
-    """A server of another uid: status 8, and not a byte is sent to it, whatever the command would send."""
-    with strangers_agent(folder) as path:
-        for line, stdin in (
-            ("token", ""),
-            ("header --max-wait 9", ""),
-            ("login --stdin", "id\nsecret\n"),
-            ("unlock --stdin", "phrase\n"),
-            ("reject", "token\n"),
-            ("status", ""),
-            ("start", ""),
-        ):
-            run = cli.run(line.split(), cli.environment(folder, D7AGENT_SOCK=str(path)), stdin=stdin)
-            assert (run.status, run.out) == (8, ""), line
-            assert cli.is_two_lines(run.err)
-            assert "runs as uid 12345" in run.err
-    assert path.with_name("received").read_bytes() == b""
-
-
-@contextmanager
-def strangers_agent(folder: Path) -> Iterator[Path]:
-    """The socket of an agent that runs as uid 12345 and writes what it is sent to the file `received`."""
-    if os.geteuid() != 0:
-        pytest.skip("NOT TESTED: only root can run an agent as another user, so run the tests as root")
-    path = folder / "stranger.sock"
-    argv = [sys.executable, "-m", "tests.support.fakeagent", str(path), "12345", str(folder / "received")]
-    with subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as agent:
-        assert agent.stdout is not None
-        assert agent.stdin is not None
-        assert agent.stdout.readline() == b"ready\n"
-        yield path
-        agent.stdin.close()
-        assert agent.wait(10) == 0
 
 
 def test_a_live_token_asks_each_time_and_shows_itself_to_no_one(home: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Self
 INTERFACE = "io.d7agent"
 SYSTEM_SOCKET = "/run/d7agent/agent.sock"
 SYSTEM_USER = "d7agent"
+ANYBODY = 65534  # stands for every uid that a user namespace does not map: a server's, and our own as well
 MAX_WAIT = 30  # seconds the agent waits for a token when the caller does not say
 MARGIN = 5.0  # seconds beyond max_wait: the way there and back on a loaded machine
 BUSY = "it may be stopped or overloaded: try again, or see what its log says"
@@ -364,10 +365,10 @@ def check_peer(sock: sockets.socket, path: str) -> None:
     """Raises PermissionDenied unless the server's uid (SO_PEERCRED) is one to be trusted: own, root's or d7agent's."""
     credentials = sock.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, struct.calcsize("3i"))
     uid = struct.unpack("3i", credentials)[1]
-    if uid not in (os.geteuid(), 0) and uid != _uid_of(SYSTEM_USER):
+    if uid == ANYBODY or (uid not in (os.geteuid(), 0) and uid != _uid_of(SYSTEM_USER)):
         raise PermissionDenied(
-            f"the agent at {path} runs as uid {uid}, which is neither you, root nor {SYSTEM_USER}; "
-            "nothing was sent to it",
+            f"the agent at {path} runs as uid {uid}, which is neither you, root nor {SYSTEM_USER}"
+            f"{' but may be anybody' if uid == ANYBODY else ''}; nothing was sent to it",
             "unset D7AGENT_SOCK or name your own agent with --socket; to ask that one, run this as its user",
         )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -17,12 +18,20 @@ from tests.support.osfaults import paths_in
 
 
 class FakeHelpers(Helpers):
-    """Answers every job at once, from a fake D7 and a fake store. `hold` an Event to keep logins waiting."""
+    """Answers every job at once, from a fake D7 and a fake store. `hold` an Event to keep logins waiting.
+
+    `tries` are the passphrases that were compared; `hold_tries` keeps them, and that of Lock, waiting; `broken` is what
+    the helper says to them in place of an answer, `forget_fault` what the store says when it is to forget.
+    """
 
     def __init__(self, d7: FakeD7, store: FakeStore) -> None:
         super().__init__({})
         self.d7, self.store = d7, store
         self.hold: asyncio.Event | None = None
+        self.hold_tries: asyncio.Event | None = None
+        self.broken: jobs.Failed | None = None
+        self.forget_fault: jobs.Failed | None = None
+        self.tries: list[str] = []
 
     async def run(
         self,
@@ -43,16 +52,31 @@ class FakeHelpers(Helpers):
                 return self.store.log_in(self.d7)
             case jobs.Prove(access_token=token):
                 return self.d7.prove(token.reveal())
+            case jobs.Forget() if self.forget_fault is not None:
+                return self.forget_fault
             case jobs.Forget(token_only=token_only):
                 self.store.remembered = None
                 self.store.holds = self.store.holds and token_only
                 return jobs.Done()
-            case jobs.HashPassphrase():
-                return jobs.Hashed("salt", "digest")
-            case jobs.CheckPassphrase():
-                return jobs.Checked(right=True)
+            case jobs.HashPassphrase() | jobs.CheckPassphrase():
+                return await self._passphrase(job, raw or bytearray())
+            case jobs.Keep():
+                if self.hold is not None:
+                    await self.hold.wait()
+                return jobs.Done()
             case _:
                 return jobs.Done()
+
+    async def _passphrase(self, job: jobs.HashPassphrase | jobs.CheckPassphrase, raw: bytearray) -> Reply:
+        passphrase = json.loads(raw or b"{}").get("passphrase", "")
+        if self.hold_tries is not None:
+            await self.hold_tries.wait()
+        if self.broken is not None:
+            return self.broken
+        if isinstance(job, jobs.HashPassphrase):
+            return jobs.Hashed("salt", passphrase)
+        self.tries.append(passphrase)
+        return jobs.Checked(right=passphrase == job.digest)
 
 
 class World:
