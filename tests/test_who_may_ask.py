@@ -1,15 +1,19 @@
 """Who may ask, with real other users: refused, let in, refused again while connected; look-alikes and pests."""
 
+import json
 import os
+import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from d7agent.client.blocking import fingerprint
 from d7agent.sandbox import Sandbox, Settings
 from tests.support import d7client
+from tests.support.heir import Leaver, namesake
 from tests.support.peer import Peer, move_to_cgroup, remove_cgroups
 from tests.support.system_agent import USERS, SystemAgent
 
@@ -132,3 +136,83 @@ def test_a_unit_is_believed_below_system_slice_alone(host: SystemAgent) -> None:
                 move_to_cgroup(nagios.pid, CGROUPS / place)
                 found[place] = "error" not in nagios.call("GetToken")
     assert found == places
+
+
+@pytest.fixture
+def unit(host: SystemAgent) -> Iterator[Path]:
+    """The cgroup of a service in system.slice that may ask."""
+    if not (CGROUPS / "cgroup.procs").exists():
+        pytest.skip(f"NOT TESTED: units by cgroup; there is no cgroup2 at {CGROUPS}")
+    place = CGROUPS / "system.slice" / f"d7agent-test-{os.getpid()}.service"
+    place.mkdir(parents=True)
+    admit(host, f'units = ["{place.name}"]')
+    yield place
+    remove_cgroups(place)
+
+
+@contextmanager
+def looking_away(host: SystemAgent) -> Iterator[None]:
+    """While within, the agent looks at nothing: what happens now has happened before it checks a peer."""
+    assert host._agent is not None
+    host._agent.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        host._agent.send_signal(signal.SIGCONT)
+
+
+def leaver(host: SystemAgent, user: str, place: Path | None = None) -> Leaver:
+    return Leaver(SOCKET, host._argv([]), uid=USERS[user], place=place)
+
+
+def test_who_is_gone_is_in_no_unit(host: SystemAgent, unit: Path) -> None:
+    """A process of the unit that ended between connect and check cannot be proved to be one: refused, at no cost."""
+    with peer(host, "nagios") as nagios:
+        move_to_cgroup(nagios.pid, unit)
+        assert "token" in nagios.call("GetToken")["parameters"]
+        before = open_files(host)
+        for _ in range(10):
+            with looking_away(host):
+                gone = leaver(host, "nagios", unit)
+            assert gone.reply()["error"] == DENIED
+        assert "token" in nagios.call("GetToken")["parameters"]
+        assert open_files(host) <= before
+    assert "Traceback" not in host.log.read_text()
+
+
+def test_who_is_gone_is_still_of_his_uid(host: SystemAgent) -> None:
+    """SO_PEERCRED is of the moment of connecting: a listed user's process that has ended is answered, another's not."""
+    admit(host, 'users = ["nagios"]')
+    for user, served in (("nagios", True), ("zabbix", False)):
+        with looking_away(host):
+            gone = leaver(host, user)
+        assert ("error" not in gone.reply()) is served
+
+
+def test_a_pid_used_again_proves_nothing(host: SystemAgent, unit: Path) -> None:
+    """A stranger connects and ends; a process of the unit gets his pid: neither unit nor grant goes to the stranger."""
+    with looking_away(host):
+        gone = leaver(host, "nagios")
+        with namesake(gone.pid, unit):
+            # The agent wakes up to a pid that is in the unit by all that /proc says.
+            assert host._agent is not None
+            host._agent.send_signal(signal.SIGCONT)
+            assert gone.reply()["error"] == DENIED
+            callers = status(host)["callers"]
+    (stranger,) = (caller for caller in callers if caller["uid"] == USERS["nagios"])
+    assert (stranger["grants"], stranger["denied"]) == (0, 1)
+    assert "unit" not in stranger
+    assert "exe" not in stranger
+
+
+def open_files(host: SystemAgent) -> int:
+    """How many descriptors the agent has."""
+    assert host._agent is not None
+    return len(os.listdir(f"/proc/{host._agent.pid}/fd"))
+
+
+def status(host: SystemAgent) -> dict[str, Any]:
+    """The agent's status as root sees it."""
+    done = host.d7agent("status", "--json")
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout)["agent"])
