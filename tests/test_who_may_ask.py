@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from d7agent.agent.callers import MOST_REFUSED
+from d7agent.agent.seldom import MOST as MOST_LINES
 from d7agent.client.blocking import fingerprint
 from d7agent.sandbox import Sandbox, Settings
 from tests.support import d7client
 from tests.support.heir import Leaver, namesake
-from tests.support.peer import Peer, move_to_cgroup, remove_cgroups
+from tests.support.peer import SYSTEM_PYTHON, Peer, move_to_cgroup, remove_cgroups
 from tests.support.system_agent import USERS, SystemAgent
 
 SOCKET = "/run/d7agent/agent.sock"
@@ -203,6 +205,59 @@ def test_a_pid_used_again_proves_nothing(host: SystemAgent, unit: Path) -> None:
     assert (stranger["grants"], stranger["denied"]) == (0, 1)
     assert "unit" not in stranger
     assert "exe" not in stranger
+
+
+def test_nobody_may_ask_even_where_listed(host: SystemAgent) -> None:
+    """Uid 65534 may be anybody: refused though the configuration names it, with what to do in the hint."""
+    admit(host, 'users = ["65534"]')
+    become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]
+    with Peer(SOCKET, host._argv(become)) as nobody:
+        refused = nobody.call("GetToken")
+    assert refused["error"] == DENIED
+    assert "ask from outside it" in refused["parameters"]["hint"]
+
+
+def test_a_group_lets_in_who_is_in_it(host: SystemAgent) -> None:
+    """By a supplementary group as by the first one; a user of another group stays out."""
+    gid = USERS["zabbix"]
+    admit(host, 'groups = ["zabbix"]')
+    uid = USERS["nagios"]
+    plain = ["setpriv", f"--reuid={uid}", f"--regid={uid}"]
+    found = {}
+    for groups in ("--clear-groups", f"--groups={gid}"):
+        with Peer(SOCKET, host._argv([*plain, groups])) as nagios:
+            found[groups] = "error" not in nagios.call("GetToken")
+    assert found == {"--clear-groups": False, f"--groups={gid}": True}
+
+
+def test_refused_uids_push_nobody_out_of_status(host: SystemAgent) -> None:
+    """Hundreds of uids that may not ask: whoever asked before is in status as he was, and the journal stays short."""
+    admit(host, 'users = ["nagios"]')
+    with peer(host, "nagios") as nagios:
+        assert "token" in nagios.call("GetToken")["parameters"]
+        done = host.run(SYSTEM_PYTHON, "-I", "-c", CROWD, SOCKET, str(CROWD_SIZE))
+        assert done.stdout == f"{CROWD_SIZE} refused\n", done.stderr
+        assert "token" in nagios.call("GetToken")["parameters"]
+    callers = status(host)["callers"]
+    assert [caller["grants"] for caller in callers if caller["uid"] == USERS["nagios"]] == [2]
+    assert len(callers) <= MOST_REFUSED + 2  # nagios and root
+    assert host.log.read_text().count("denied: ") <= MOST_LINES
+
+
+CROWD_SIZE = 400
+CROWD = r"""
+import os, socket, sys
+refused = 0
+for uid in range(200_000, 200_000 + int(sys.argv[2])):
+    os.seteuid(uid)  # what SO_PEERCRED tells
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.settimeout(10)
+        agent.connect(sys.argv[1])
+        agent.sendall(b'{"method":"io.d7agent.GetToken"}\0')
+        refused += b"PermissionDenied" in agent.recv(65536)
+    os.seteuid(0)
+print(refused, "refused")
+"""
 
 
 def open_files(host: SystemAgent) -> int:

@@ -11,9 +11,11 @@ from typing import NamedTuple
 import pytest
 
 from d7agent.client.blocking import Agent
+from d7agent.sandbox import Sandbox, Settings
 from tests.support.agents import is_root
 from tests.support.live import START_LIMIT, Live
 from tests.support.scene import Scene
+from tests.support.system_agent import SystemAgent
 
 NOBODY = 65534
 
@@ -124,25 +126,84 @@ def test_dead_agents_leftover(live: Live) -> None:
     assert live.run("status").returncode == 0
 
 
+SINK = '[[sinks]]\npath = "%t/made/for/default.env"\nformat = "env"\n'
+
+
 @pytest.mark.parametrize("mask", [0o000, 0o777, 0o027])
 def test_umask_changes_nothing(live: Live, mask: int) -> None:
-    """Whatever the umask, the folder is 0700, and socket, lock, state and credential are 0600."""
+    """Whatever the umask, folders are 0700; socket, lock, state, profile, credential, token and sink are 0600."""
     before = os.umask(mask)
     try:
         live.start()
     finally:
         os.umask(before)
-    (live.root / "cred").mkdir(mode=0o700)
-    typed = "id\nsecret\n"
-    store = f"directory:{live.root}/cred"
-    live.run(
-        "login", "--stdin", "--no-verify", "--base-url", "http://127.0.0.1:9", "--store", store, text=typed, check=True
-    )
-    Scene(live).wait("default", lambda profile: bool(profile["failures"]))  # the budget is on disk by then
-    assert stat.S_IMODE(live.socket.parent.stat().st_mode) == 0o700
-    made = [live.socket, live.socket.with_suffix(".lock"), *live.state.iterdir()]
-    made += [*(live.root / "cred").iterdir(), *live.config.rglob("*.toml")]
-    assert len(made) >= 6
+    store = live.root / "made-by-us" / "cred"
+    with Sandbox(Settings(lifetime=600)) as box:
+        live.login(box.url, "--store", f"directory:{store}")
+        (profile,) = live.config.rglob("*.toml")
+        assert stat.S_IMODE(profile.stat().st_mode) == 0o600
+        profile.write_text(f"{profile.read_text()}{SINK}")
+        live.run("reload", check=True)
+        Scene(live).wait("default", lambda found: found["remembered"] and found["sinks"] and found["sinks"][0]["ok"])
+    sink = live.runtime / "made" / "for" / "default.env"
+    made = [live.socket, live.socket.with_suffix(".lock"), *live.state.rglob("*"), *store.rglob("*")]
+    made += [*live.config.rglob("*"), live.config, live.socket.parent, sink, *list(sink.parents)[:2]]
+    made += [live.state, store, store.parent]
+    names = {path.name for path in made}
+    wanted = {"agent.sock", "agent.lock", "default.state", "default.toml", "client_secret", ".default.token"}
+    assert wanted <= names, names
     for path in made:
         closed = 0o700 if path.is_dir() else 0o600
-        assert stat.S_IMODE(path.stat().st_mode) == closed, path
+        assert stat.S_IMODE(path.lstat().st_mode) == closed, path
+
+
+@pytest.fixture
+def host() -> Iterator[SystemAgent]:
+    with SystemAgent() as system:
+        yield system
+
+
+@pytest.mark.xdist_group("the host's agent")
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("chown 65534 /run/d7agent", "belongs to uid 65534"),
+        ("chmod 777 /run/d7agent", "others can write it: chmod go-w /run/d7agent"),
+        ("chmod 775 /run/d7agent", "others can write it: chmod go-w /run/d7agent"),
+        ("chmod 1777 /run/d7agent", "others can write it: chmod go-w /run/d7agent"),
+        ("mkdir /run/d7agent/agent.sock", "is a folder"),
+    ],
+)
+def test_the_hosts_folder_in_the_way(host: SystemAgent, fault: str, words: str) -> None:
+    """The host's agent refuses a folder that others own or write, like a user's (exit 1), and says what to do."""
+    assert host.run("sh", "-c", fault).returncode == 0
+    done = host.d7agent("run", "--system")
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert host.run("sh", "-c", "rm -rf /run/d7agent").returncode == 0
+    host.start()
+    assert host.d7agent("status").returncode == 0
+
+
+@pytest.mark.xdist_group("the host's agent")
+@pytest.mark.parametrize("mask", [0o000, 0o777])
+def test_umask_changes_nothing_for_the_host(host: SystemAgent, mask: int) -> None:
+    """Its socket is 0666 in a folder of 0755, on purpose; all else is closed to others."""
+    assert host.run("sh", "-c", "rm -rf /run/d7agent").returncode == 0
+    before = os.umask(mask)
+    try:
+        host.start()
+    finally:
+        os.umask(before)
+    with Sandbox(Settings(lifetime=600)) as box:
+        login = ("login", "--stdin", "--base-url", box.url, "--store", "directory:/var/lib/d7agent/made/credential")
+        assert host.d7agent(*login, text="sandbox-id\nsandbox-secret\n").returncode == 0
+    done = host.run("find", "/run/d7agent", "/var/lib/d7agent", "-printf", "%m %y %p\n")
+    found = {path: (mode, kind) for mode, kind, path in (line.split(" ", 2) for line in done.stdout.splitlines())}
+    assert found.pop("/run/d7agent") == ("755", "d")
+    assert found.pop("/run/d7agent/agent.sock") == ("666", "s")
+    assert {os.path.basename(path) for path in found} >= {
+        *("agent.lock", "default.toml", "default.state", "client_id", "client_secret", "default.token")
+    }
+    assert [path for path, what in found.items() if what not in (("700", "d"), ("600", "f"))] == []
