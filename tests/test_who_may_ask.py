@@ -15,7 +15,7 @@ from d7agent.agent.seldom import MOST as MOST_LINES
 from d7agent.client.blocking import fingerprint
 from d7agent.sandbox import Sandbox, Settings
 from tests.support import d7client
-from tests.support.heir import Leaver, namesake
+from tests.support.heir import Leaver, Visits, namesake
 from tests.support.peer import SYSTEM_PYTHON, Peer, move_to_cgroup, remove_cgroups
 from tests.support.system_agent import USERS, SystemAgent
 
@@ -205,6 +205,16 @@ def test_a_pid_used_again_proves_nothing(host: SystemAgent, unit: Path) -> None:
     assert (stranger["grants"], stranger["denied"]) == (0, 1)
     assert "unit" not in stranger
     assert "exe" not in stranger
+
+
+def test_grants_of_a_pid_used_again_are_its_own(host: SystemAgent, unit: Path) -> None:
+    """A process that comes again and again ends, and one of the unit gets its pid: each has its own line in status."""
+    admit(host, 'users = ["nagios"]')
+    visits = Visits(SOCKET, host._argv([]), USERS["nagios"], 5)
+    with namesake(visits.make(), unit, visits):
+        callers = status(host)["callers"]
+    found = {caller.get("unit"): caller["grants"] for caller in callers if caller["uid"] == USERS["nagios"]}
+    assert found == {None: 5, unit.name: 5}
 
 
 def test_nobody_may_ask_even_where_listed(host: SystemAgent) -> None:

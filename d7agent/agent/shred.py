@@ -8,10 +8,14 @@ unmapped meanwhile is an error, where a pointer would be a crash.
 
 import ctypes
 import errno
+import gc
 import logging
 import mmap
 import os
+import select
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +23,7 @@ from d7agent.core.model import Secret
 
 PIECE: Final = 1024 * 1024  # bytes looked at in one go
 HALF: Final = 20  # bytes; the last 40 are the token's own: a JWT's signature has 43, what comes before is others' too
+LONG: Final = 1.0  # seconds; more than a search takes, and what a thread that never pauses can cost us
 LEAST: Final = 2 * HALF  # bytes; of a shorter token no piece is sure to be nobody else's
 
 log = logging.getLogger(__name__)
@@ -27,14 +32,33 @@ log = logging.getLogger(__name__)
 def shred(tokens: Iterable[Secret]) -> int:
     """Overwrite every copy of these tokens, also one of which all but half of its last 40 bytes is gone; how many.
 
-    Whoever still holds one of them holds zeros then. Takes some 30 ms a token, in which nothing else happens here.
+    Whoever still holds one of them holds zeros then. Takes some 40 ms a token, in which nothing else happens here.
     Where the kernel does not allow it nothing is done, and the log says so.
     """
     try:
-        return sum(_Shredder(token.reveal()).run() for token in tokens if len(token.reveal()) >= LEAST)
+        with _undisturbed():
+            return sum(_Shredder(token.reveal()).run() for token in tokens if len(token.reveal()) >= LEAST)
     except OSError as error:
         log.warning("copies of the token may be left in the agent's memory: %s", error.strerror)
         return 0
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Within, no garbage is collected, and no other thread gets its turn while we have ours to spare.
+
+    A thread that already waits for its turn asks for it once more after the former interval: it gets it now.
+    """
+    collected, interval = gc.isenabled(), sys.getswitchinterval()
+    gc.disable()
+    sys.setswitchinterval(LONG)
+    try:
+        select.select((), (), (), 2 * interval)
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+        if collected:
+            gc.enable()
 
 
 class _Iovec(ctypes.Structure):
@@ -45,8 +69,10 @@ class _Area:
     """Shared memory, in which nothing is looked for: what the search itself needs must not be found."""
 
     def __init__(self, size: int) -> None:
-        self.data = mmap.mmap(-1, size)
-        self._held = (ctypes.c_char * size).from_buffer(self.data)
+        # Beyond what is searched one byte more: mmap.find of Python 3.11.2 looks at it (CPython issue 105235), and
+        # where the next page is nobody's the agent would crash.
+        self.data = mmap.mmap(-1, size + 1)
+        self._held = (ctypes.c_char * (size + 1)).from_buffer(self.data)
         self.address = ctypes.addressof(self._held)
 
     def wipe(self) -> None:
@@ -60,9 +86,11 @@ class _Shredder:
     def __init__(self, token: str) -> None:
         self._size = len(token)
         self._token = _Area(self._size)
-        self._token.data[:] = token.encode()
+        self._token.data[: self._size] = token.encode()
         self._copy = _Area(self._size)
         self._zeros = _Area(self._size)
+        self._local, self._remote = _Iovec(), _Iovec()
+        self._spans = ctypes.byref(self._local), ctypes.byref(self._remote)
         self._piece = _Area(PIECE)
         self._libc = ctypes.PyDLL(None, use_errno=True)  # keeps the GIL: no thread of ours changes what was just read
 
@@ -97,15 +125,36 @@ class _Shredder:
         skipped = first - (at - offset)
         size = min(end, at - offset + self._size) - first
         size = self._transfer(self._libc.process_vm_readv, self._copy.address, first, size)
+        low = high = offset - skipped
         with memoryview(self._token.data) as token, memoryview(self._copy.data) as copy:
-            low = high = offset - skipped
-            while low > 0 and copy[low - 1] == token[low - 1 + skipped]:
+            while 0 < low <= size and copy[low - 1] == token[low - 1 + skipped]:
                 low -= 1
             while high < size and copy[high] == token[high + skipped]:
                 high += 1
-        if high - low < HALF:
-            return False
-        self._transfer(self._libc.process_vm_writev, self._zeros.address, first + low, high - low)
+        return high - low >= HALF and self._strike(first + low, low + skipped, high - low)
+
+    def _strike(self, at: int, offset: int, size: int) -> bool:
+        """Overwrite `size` bytes at `at` if they are still the token's from `offset` on.
+
+        Most copies lie in free memory, and any object made may be put there: one made between the look and the stroke
+        would be overwritten while it lives, and the agent would crash. So it is done twice, first with a stroke of no
+        length. The few objects that the calls need are put into the same places both times, and what of the token is
+        left there after the rehearsal is nothing that they use.
+        """
+        read, compare, write = self._libc.process_vm_readv, self._libc.memcmp, self._libc.process_vm_writev
+        mine, theirs = self._spans
+        pid, token, copy, zeros = os.getpid(), self._token.address + offset, self._copy.address, self._zeros.address
+        pointer, other = ctypes.c_void_p(token), ctypes.c_void_p(copy)
+        length = ctypes.c_size_t(size)
+        local, remote = self._local, self._remote
+        for stroke in (0, size):
+            local.base, local.length, remote.base, remote.length = copy, size, at, size
+            if read(pid, mine, 1, theirs, 1, 0) != size:
+                return False
+            local.base, local.length = zeros, stroke
+            if compare(pointer, other, length):
+                return False
+            write(pid, mine, 1, theirs, 1, 0)
         return True
 
     def _transfer(self, call: Any, local: int, remote: int, size: int) -> int:

@@ -61,24 +61,32 @@ class Peer:
 
     def call(self, method: str, parameters: Mapping[str, object] | None = None, **flags: object) -> dict[str, Any]:
         """One reply to one call: its `parameters`, or `error` beside them. {} once the agent has hung up."""
-        message = {"method": f"io.d7agent.{method}", "parameters": dict(parameters or {}), **flags}
-        return self._exchange(json.dumps(message))
+        self.ask(method, parameters, **flags)
+        return self.answer()
 
     def next(self) -> dict[str, Any]:
         """The next reply of a call with `more`."""
-        return self._exchange("")
+        self._write("")
+        return self.answer()
 
-    def _exchange(self, line: str) -> dict[str, Any]:
-        assert self._process.stdin is not None
+    def ask(self, method: str, parameters: Mapping[str, object] | None = None, **flags: object) -> None:
+        """A call whose reply is waited for by `answer`."""
+        self._write(json.dumps({"method": f"io.d7agent.{method}", "parameters": dict(parameters or {}), **flags}))
+
+    def answer(self) -> dict[str, Any]:
+        """The reply to the call that was asked."""
         assert self._process.stdout is not None
+        found = json.loads(self._process.stdout.readline() or "{}")
+        assert isinstance(found, dict)
+        return found
+
+    def _write(self, line: str) -> None:
+        assert self._process.stdin is not None
         if not self._connected:
             self._process.stdin.write(self._path + "\n")
             self._connected = True
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
-        found = json.loads(self._process.stdout.readline() or "{}")
-        assert isinstance(found, dict)
-        return found
 
 
 def move_to_cgroup(pid: int, path: Path) -> None:
