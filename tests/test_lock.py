@@ -84,7 +84,9 @@ def test_what_a_former_agent_remembered_goes_too(tmp_path: Path) -> None:
     async def story(world: World, desk: Desk) -> None:
         assert world.store.remembered is not None
         world.configure()
+        world.helpers.hold_recalls = asyncio.Event()
         world.configure(agents.profile())
+        await desk.turns()
         assert world.keeper.state.phase == "recall"
         await desk.lock()
         assert world.store.remembered is None
@@ -188,6 +190,21 @@ def test_a_store_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
         assert "default" in reply["parameters"]["message"]
         assert desk.locked()
         assert world.keeper.state.grant is None
+
+    tell(tmp_path, story)
+
+
+def test_a_store_that_was_never_opened_is_no_error(tmp_path: Path) -> None:
+    """Locked during the first look at a store that then cannot be opened: nobody knows of a token in it."""
+
+    async def story(world: World, desk: Desk) -> None:
+        world.configure()
+        world.helpers.hold_recalls = asyncio.Event()
+        world.configure(agents.profile())
+        await desk.turns()
+        world.helpers.forget_fault = STORE_AWAY
+        await desk.lock()
+        assert desk.locked()
 
     tell(tmp_path, story)
 

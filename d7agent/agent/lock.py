@@ -84,7 +84,7 @@ class Lock:
         left = [
             f"{keeper.profile.name} ({reply.message})"
             for keeper, reply in zip(keepers, replies, strict=True)
-            if isinstance(reply, Failed) and not reply.missing
+            if isinstance(reply, Failed) and not reply.missing and _was_read(keeper)
         ]
         if left:
             raise StoreUnavailable(
@@ -127,10 +127,15 @@ class Lock:
 
 
 def _may_remember(keeper: "Keeper") -> bool:
-    """Whether a token of ours may be in the store: not where the store could not even be read in this agent's life."""
+    """Whether a token of ours may be in the store. Where the store could not be read, we do not try."""
     state = keeper.state
     looking = state.phase == "recall" and not state.failures  # the first look, which the lock cuts short
-    return keeper.profile.remember_token and (state.recalled or state.serial > 0 or looking)
+    return keeper.profile.remember_token and (_was_read(keeper) or looking)
+
+
+def _was_read(keeper: "Keeper") -> bool:
+    """Whether the store could be read in this agent's life: that it cannot now is worth an error."""
+    return keeper.state.recalled or keeper.state.serial > 0
 
 
 def _helper_error(reply: jobs.Reply) -> AgentError:

@@ -20,14 +20,16 @@ from tests.support.osfaults import paths_in
 class FakeHelpers(Helpers):
     """Answers every job at once, from a fake D7 and a fake store. `hold` an Event to keep logins waiting.
 
-    `tries` are the passphrases that were compared; `hold_tries` keeps them, and that of Lock, waiting; `broken` is what
-    the helper says to them in place of an answer, `forget_fault` what the store says when it is to forget.
+    `hold_recalls` does the same with recalls. `tries` are the passphrases that were compared; `hold_tries` keeps them,
+    and that of Lock, waiting; `broken` is what the helper says to them in place of an answer, `forget_fault` what the
+    store says when it is to forget.
     """
 
     def __init__(self, d7: FakeD7, store: FakeStore) -> None:
         super().__init__({})
         self.d7, self.store = d7, store
         self.hold: asyncio.Event | None = None
+        self.hold_recalls: asyncio.Event | None = None
         self.hold_tries: asyncio.Event | None = None
         self.broken: jobs.Failed | None = None
         self.forget_fault: jobs.Failed | None = None
@@ -44,10 +46,10 @@ class FakeHelpers(Helpers):
         """The job's reply."""
         match job:
             case jobs.Recall():
+                await _held(self.hold_recalls)
                 return self.store.recall()
             case jobs.Login():
-                if self.hold is not None:
-                    await self.hold.wait()
+                await _held(self.hold)
                 self.d7.note_login()
                 return self.store.log_in(self.d7)
             case jobs.Prove(access_token=token):
@@ -61,22 +63,25 @@ class FakeHelpers(Helpers):
             case jobs.HashPassphrase() | jobs.CheckPassphrase():
                 return await self._passphrase(job, raw or bytearray())
             case jobs.Keep():
-                if self.hold is not None:
-                    await self.hold.wait()
+                await _held(self.hold)
                 return jobs.Done()
             case _:
                 return jobs.Done()
 
     async def _passphrase(self, job: jobs.HashPassphrase | jobs.CheckPassphrase, raw: bytearray) -> Reply:
         passphrase = json.loads(raw or b"{}").get("passphrase", "")
-        if self.hold_tries is not None:
-            await self.hold_tries.wait()
+        await _held(self.hold_tries)
         if self.broken is not None:
             return self.broken
         if isinstance(job, jobs.HashPassphrase):
             return jobs.Hashed("salt", passphrase)
         self.tries.append(passphrase)
         return jobs.Checked(right=passphrase == job.digest)
+
+
+async def _held(by: asyncio.Event | None) -> None:
+    if by is not None:
+        await by.wait()
 
 
 class World:
