@@ -5,12 +5,14 @@ the end of input: secrets travel from the agent's receive buffer to the helper w
 A reply is one JSON object up to the end of output.
 """
 
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from d7agent.core.model import DEFAULT_BASE_URL, Reason, Secret, Stamp
+
+T = TypeVar("T")
 
 LOGIN_LIMIT: Final = 15.0  # seconds in all for one login, from the first connect to the last byte of the reply
 CONNECT_LIMIT: Final = 5.0  # seconds to connect
@@ -226,9 +228,20 @@ def encode(message: Job | Reply) -> bytes:
 
 def decode_job(data: bytes) -> Job:
     """Raises msgspec.DecodeError (or ValidationError) on anything but a job."""
-    return _jobs.decode(data)
+    return _decoded(_jobs, data)
 
 
 def decode_reply(data: bytes | bytearray) -> Reply:
     """Raises msgspec.DecodeError (or ValidationError) on anything but a reply."""
-    return _replies.decode(data)
+    return _decoded(_replies, data)
+
+
+def _decoded(decoder: msgspec.json.Decoder[T], data: bytes | bytearray) -> T:
+    why = "not UTF-8"
+    try:
+        return decoder.decode(data)
+    except UnicodeDecodeError:
+        pass
+    except RecursionError:
+        why = "nested too deeply"
+    raise msgspec.DecodeError(why)  # outside the handlers: no context, which would hold the data
