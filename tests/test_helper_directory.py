@@ -1,14 +1,17 @@
+import functools
 import itertools
 import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from d7agent.core.jobs import Failed, Nothing, Recall, decode_reply, encode
 from d7agent.core.model import Secret
+from d7agent.helper import manifest
 from d7agent.helper.directory import DirectoryStore, expanded, is_mount
 from d7agent.helper.faults import StoreUnreachable
 from d7agent.helper.private_files import replace, secret_text
@@ -127,8 +130,8 @@ def test_a_write_after_one_that_was_killed(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "c").iterdir()} == {"access_token", ".d7agent"}
 
 
-def killed_at(step: int, store: DirectoryStore, credential: Credential) -> bool:
-    """Write in a child process that ends at the step-th change of a file, cleaning up nothing; False: it did not."""
+def killed_at(step: int, act: Callable[[], object]) -> bool:
+    """Act in a child process that ends at the step-th change of a file, cleaning up nothing; False: it did not."""
     pid = os.fork()
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0
@@ -139,7 +142,7 @@ def killed_at(step: int, store: DirectoryStore, credential: Credential) -> bool:
             os._exit(9)
 
     sys.addaudithook(hook)
-    store.write(credential)
+    act()
     os._exit(0)
 
 
@@ -151,7 +154,7 @@ def test_killed_at_any_step(tmp_path: Path, new: Credential) -> None:
     for step in itertools.count(1):
         store = directory(tmp_path / str(step))
         store.write(APPLICATION)
-        killed = killed_at(step, store, new)
+        killed = killed_at(step, functools.partial(store.write, new))
         found.append(store.read())
         store.write(APPLICATION)
         assert store.delete() == ()
@@ -164,6 +167,47 @@ def test_killed_at_any_step(tmp_path: Path, new: Credential) -> None:
     )  # first the old one, from some step on the new
     assert all(credential in (APPLICATION, new) for credential in found)
     assert (found[0], found[-1]) == (APPLICATION, new)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # pytest-xdist's own thread
+def test_a_deletion_killed_at_any_step(tmp_path: Path) -> None:
+    """The credential is there whole or not at all, never one half of it, and nothing stays behind in the end."""
+    found = []
+    for step in itertools.count(1):
+        store = directory(tmp_path / str(step))
+        store.write(APPLICATION)
+        killed = killed_at(step, store.delete)
+        found.append(store.read())
+        assert store.delete() == ()
+        assert list((tmp_path / str(step)).iterdir()) == []
+        if not killed:
+            break
+    assert len(found) > 5
+    assert found == sorted(found, key=lambda credential: credential is None)
+    assert set(found) == {APPLICATION, None}
+
+
+def test_a_credential_of_a_person_after_a_deletion_that_was_killed(tmp_path: Path) -> None:
+    """What someone has put there meanwhile is read, and stays."""
+    store = directory(tmp_path / "c")
+    store.write(APPLICATION)
+    replace({tmp_path / "c/.d7agent.next": "{}"})
+    folder(tmp_path / "c", access_token="a.b.c")
+    assert store.read() == READY
+    assert {path.name for path in (tmp_path / "c").iterdir()} == {"access_token"}
+
+
+def test_a_deletion_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk a credential is deleted all the same."""
+    store = directory(tmp_path / "c")
+    store.write(APPLICATION)
+
+    def full(_: object) -> None:
+        raise StoreUnreachable("no space left on device", "make room on the disk")
+
+    monkeypatch.setattr(manifest, "replace", full)
+    assert store.delete() == ()
+    assert list((tmp_path / "c").iterdir()) == []
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"client_id": 1}', '{"other": "x"}'])

@@ -320,6 +320,19 @@ def test_a_job_without_parameters_does_not_wait_for_the_end(tmp_path: Path) -> N
         assert decode_reply(helper.stdout.read()) == Nothing(credential=False)
 
 
+def test_a_helper_whose_agent_is_gone_does_nothing() -> None:
+    """An agent that dies while its helper starts leaves no orphan: nobody waits for the answer, so no login is made."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with Sandbox() as box:
+        job = Login(target("environment", base_url=box.url), NOW)
+        env = environment({"D7_CLIENT_ID": DEFAULT_ID, "D7_CLIENT_SECRET": DEFAULT_SECRET})
+        done = subprocess.run(USUAL, input=encode(job) + b"\0", stdout=writing, env=env, check=False, timeout=20)
+        assert box.stats.logins == 0
+    os.close(writing)
+    assert done.returncode == 1
+
+
 def python(code: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """A fresh interpreter that runs this."""
     argv = [sys.executable, "-P", "-c", code]

@@ -60,6 +60,7 @@ def test_request_and_raw_parameters_arrive_whole(tmp_path: Path) -> None:
         ("import sys; sys.exit(7)", "status 7"),
         ("import os; os.kill(os.getpid(), 9)", "signal 9"),
         ("print('[' * 100000)", "without a proper answer"),
+        ("""import os; os.write(1, b'{"reply":"done","backend":"\\xff"}')""", "without a proper answer"),
         ("print('x' * 10_000_000)", "without a proper answer"),
     ],
 )

@@ -109,7 +109,7 @@ class Helpers:
                 return Failed("timeout", f"the helper did not answer within {limit:.0f} s and was ended", _STOP_HINT)
             try:
                 return jobs.decode_reply(result.output)
-            except (DecodeError, RecursionError):
+            except DecodeError:
                 return _failed(f"the helper process {result.ending} without a proper answer")
 
     async def _admitted(self, ticket: Ticket) -> None:

@@ -51,7 +51,7 @@ class DirectoryStore(AlwaysOpen):
         return state_shelf(self._target) or beside
 
     def read(self) -> Credential | None:
-        """The credential. A write that was cut short counts as done, and is finished now if it can be."""
+        """The credential. A change that was cut short counts as done, and is finished now if it can be."""
         found = self._unfinished() if self.writable else None
         if found is None:
             texts = {part: secret_text(self._path / part, shared=self._mount) for part in PARTS}
@@ -59,11 +59,13 @@ class DirectoryStore(AlwaysOpen):
         return assembled(found, str(self._path), self._target.client_id)
 
     def _unfinished(self) -> dict[str, str] | None:
+        """What a change that was cut short has put there; None if there is none, or what is there by now counts."""
         manifest = Manifest(self._path)
-        if found := manifest.unfinished():
+        found = manifest.unfinished()
+        if found is not None:
             with contextlib.suppress(StoreUnreachable):
                 manifest.settle()
-        return found
+        return found or None
 
     def write(self, credential: Credential) -> None:
         """Replace the files, and remove those of the other kind that we wrote."""

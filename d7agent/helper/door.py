@@ -1,6 +1,7 @@
 """The process around a job: hardened first, one request in, one reply out, and no word of a secret if it crashes."""
 
 import os
+import select
 import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -26,6 +27,10 @@ def main(limits: Limits | None = None) -> NoReturn:
     started = boot_time()
     replies = _set_apart()
     try:
+        close_to_others()
+        die_with_parent()
+        if not _awaited(replies):  # the agent died before it could take us along
+            os._exit(1)
         reply = _answer(started, limits or Limits())
     except BaseException as error:  # noqa: BLE001  whatever it is, the agent gets a reply and nobody gets a traceback
         reply = _crashed(error)
@@ -38,9 +43,14 @@ def _crashed(error: BaseException) -> Failed:
     return Failed("helper_failed", f"the helper failed with {place(error)}", CRASH_HINT)
 
 
+def _awaited(replies: int) -> bool:
+    """Whether anybody can still read the reply: a pipe without a reader tells so, poll(2)."""
+    ends = select.poll()
+    ends.register(replies, 0)
+    return not any(event & select.POLLERR for _, event in ends.poll(0))
+
+
 def _answer(started: float, limits: Limits) -> Reply:
-    close_to_others()
-    die_with_parent()
     job, raw = _request()
     return perform(job, raw, started, limits)
 
@@ -81,7 +91,7 @@ def _request() -> tuple[Job, bytes]:
     head, _, raw = data.partition(b"\0")
     try:
         job = decode_job(bytes(head))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except msgspec.DecodeError:
         job = None
     if job is None:
         raise ValueError("no job")

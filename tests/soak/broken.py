@@ -1,13 +1,20 @@
 """What a round says when something does not hold, and what it says when all does."""
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 Figures = dict[str, int | float | str]
 
 
 class Broken(AssertionError):
-    """What a round has found. The text says what, where, and what is needed to see it again beside the seed."""
+    """What a round has found. `again`: the arguments of scripts/soak that bring it back, where the round knows better.
+
+    Without them the whole round has to run again with its seed.
+    """
+
+    def __init__(self, what: str, again: str = "") -> None:
+        super().__init__(what)
+        self.again = again
 
 
 def need(fine: object, what: str) -> None:
@@ -27,6 +34,3 @@ class Round(NamedTuple):
     full: int
     quick: int
     run: Callable[[int, int], Figures]
-
-
-PERCENT: Final = 100

@@ -103,7 +103,7 @@ def _fuzz(job: Job, scratch: Path) -> Ran:
     text = log.read_text(errors="replace")
     found = DONE.search(text)
     if done.returncode or found is None:
-        raise Broken(_told(folder, log, text))
+        raise _found(folder, log, text)
     covered = COVERED.search(text)
     tell(f"fuzz: {job.name} (seed {job.seed}): {found[1]} inputs in {found[2]} s")
     return Ran(job.name, int(found[1]), int(covered[1]) if covered else 0)
@@ -124,16 +124,14 @@ def _argv(job: Job, folder: Path) -> list[str]:
     return [*ENGINE, job.target.function, *given, str(folder), str(seeds)]
 
 
-def _told(folder: Path, log: Path, text: str) -> str:
+def _found(folder: Path, log: Path, text: str) -> Broken:
     """What was found, and how to see it again."""
     _, _, after = text.partition("Uncaught Python exception: ===\n")
     what = after.split("\n", 1)[0] or text.strip().rsplit("\n", 1)[-1]
-    found = sorted(folder.parent.glob(f"{folder.name}-*"))
-    files = [path for path in found if path.is_file()]
+    files = [path for path in sorted(folder.parent.glob(f"{folder.name}-*")) if path.is_file()]
     if not files:
-        return f"the fuzzer's process failed: {what} (all of it: {log})"
-    data = files[0].read_bytes()
-    return f"{what}: {data[:SHOWN]!r}; again: scripts/soak --only fuzz --replay {files[0]}"
+        return Broken(f"the fuzzer's process failed: {what} (all of it: {log})")
+    return Broken(f"{what}, by {files[0].read_bytes()[:SHOWN]!r}", f"--only fuzz --replay {files[0]}")
 
 
 def replay_corpus(target: Target) -> int:

@@ -162,11 +162,20 @@ class Wire:
             _check_frame(frame)
             return
         need(envelope.method in self._service.methods, "a method that does not exist goes to the handler")
-        for decoder, names in DECODERS:
-            try:
-                decode_parameters(decoder, envelope.parameters)
-            except InvalidParameter as error:
-                _check_error(error, names)
+        _decode_for_all(envelope)
+
+
+def _decode_for_all(envelope: Envelope) -> None:
+    """The parameters as each method would have them: what fits one need not fit another."""
+    wrong: InvalidParameter | None = None
+    for decoder, names in DECODERS:
+        try:
+            decode_parameters(decoder, envelope.parameters)
+        except InvalidParameter as error:
+            need(error.fields["parameter"] in names, f"InvalidParameter names a field that is none: {error.fields}")
+            wrong = error
+    if wrong is not None:
+        _check_frame(encode_error(wrong))
 
 
 def _check_envelope(envelope: Envelope, message: bytes) -> None:
