@@ -28,7 +28,7 @@ def wipe(held: list[str] | list[bytes]) -> None:
     """
     while held:
         value = held.pop()
-        if _CPYTHON and value and value.isascii() and sys.getrefcount(value) == _ALONE:
+        if _CPYTHON and value and value.isascii() and sys.getrefcount(value) == _ALONE and not sys.is_finalizing():
             _overwrite(id(value) + (_BYTES_AT if isinstance(value, bytes) else _TEXT_AT), len(value))
 
 

@@ -33,7 +33,7 @@ def one(seed: int) -> Ran:
         week.run(7 * DAY)
         week.end()
     except AssertionError as error:
-        broken = f"{error or type(error).__name__} at {week.rig.clock.true:.3f} s"
+        broken = f"{str(error) or type(error).__name__} at {week.rig.clock.true:.3f} s"
     return Ran(seed, broken, week.rig.logins, week.rig.events, week.rig.longest_outage)
 
 

@@ -16,7 +16,7 @@ from d7agent.wire import messages
 from d7agent.wire.framing import ROOM, Inbox, ProtocolError, decode_call, decode_parameters, encode_error
 from d7agent.wire.messages import MAX_REQUEST, Envelope
 from d7agent.wire.service import Service
-from tests.soak.broken import need
+from tests.soak.broken import Broken, need
 
 CHUNKS: Final = (1, 2, 3, 7, 64, 500, 5000, ROOM)  # bytes that come at once
 TURNS: Final = (1, 2, 3, 16)  # messages taken in one turn of the loop
@@ -153,7 +153,8 @@ class Wire:
         except ProtocolError:
             return
         except AgentError as error:
-            need(isinstance(error, InvalidParameter), f"a bad envelope is answered with {error.name}")
+            if not isinstance(error, InvalidParameter):
+                raise Broken(f"a bad envelope is answered with {error.name}") from error
             _check_error(error, frozenset(Envelope.__struct_fields__))
             return
         _check_envelope(envelope, message)

@@ -3,6 +3,7 @@
 import contextlib
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -13,6 +14,8 @@ Act = Callable[[Agent, random.Random], None]
 FORGETS: Final = 0.2  # of the changes to MADE and RING
 TIMEOUT: Final = 20.0  # seconds for one call
 NOTHING: Final = ""  # no credential
+LONGEST_PAUSE: Final = 0.3  # seconds between two edits: a configuration that changes without end lets no login end
+STORED, FORGOTTEN, RELOADED, RENEWED = "credentials stored", "credentials forgotten", "reloads", "renewals"
 
 
 class Known:
@@ -35,7 +38,7 @@ class Work:
     def __init__(self, home: Home) -> None:
         self._home = home
         self.known = {BUSY: Known(FIRST), RING: Known(NOTHING), MADE: Known(NOTHING)}
-        self.done = dict.fromkeys(("stored", "forgotten", "reloaded", "renewed"), 0)
+        self.done = dict.fromkeys((STORED, FORGOTTEN, RELOADED, RENEWED), 0)
         self._acts: dict[str, Act] = {
             "store": self._store,
             "make": self._make,
@@ -87,22 +90,23 @@ class Work:
         given = {"profile": profile, "client_id": name, "client_secret": CREDENTIALS[name], "verify": verify, **values}
         with _refusals_ignored(), self.known[profile].becoming(name):
             agent.call("StoreCredential", given)
-            self.done["stored"] += 1
+            self.done[STORED] += 1
 
     def _forgotten(self, agent: Agent, profile: str) -> None:
         with _refusals_ignored(), self.known[profile].becoming(NOTHING):
             agent.call("ForgetCredential", {"profile": profile})
-            self.done["forgotten"] += 1
+            self.done[FORGOTTEN] += 1
 
     def _edit(self, agent: Agent, chance: random.Random) -> None:
+        time.sleep(chance.uniform(0, LONGEST_PAUSE))  # real time: a person at an editor
         self._home.edit(BUSY, chance)
         agent.call("Reload")
-        self.done["reloaded"] += 1
+        self.done[RELOADED] += 1
 
     def _renew(self, agent: Agent, chance: random.Random) -> None:
         with _refusals_ignored():
             agent.call("RenewToken", {"profile": BUSY, "max_wait": chance.choice((0, 1))})
-            self.done["renewed"] += 1
+            self.done[RENEWED] += 1
         agent.status()
 
 
