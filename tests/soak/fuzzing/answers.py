@@ -29,11 +29,33 @@ LONGEST: Final = 1000  # characters of a message: a line of the journal
 TARGET: Final = Target(profile="p", store="directory:/x")
 APPLICATION: Final = Application(client_id="id", client_secret=Secret(SECRET))
 
+FIELDS: Final = (
+    *('"access_token":"a.b",', '"access_token":"",', '"token_type":"BEARER",', '"token_type":null,', '"detail":"x",'),
+    *('"detail":{"code":"ACCESS_TOKEN_X","message":"m"},', '"detail":[{"loc":["a",1],"msg":"m"}],', '"code":"C",'),
+    *(
+        '"exp":1790000100,',
+        '"exp":1e14,',
+        '"exp":"1",',
+        '"iat":1790000000.5,',
+        '"iat":-1e16,',
+        '"aud":"auth-backend:app",',
+    ),
+    *('"reply":"done",', '"reply":"proved",', '"works":true,', '"status":401,', '"reason":"budget",', '"date":1e308,'),
+    *(f'"message":"{SECRET}",', '"message":"\\u2028\\ud800",', '"x":[[{}]],', '"kept":["x"],', '"v":1,'),
+)
+LINES: Final = (
+    *("retry-after: 99999999999\n", "retry-after: 1.5\n", "retry-after: Fri, 31 Dec 9999 23:59:59 GMT\n"),
+    *("date: Mon, 21 Sep 2026 13:33:20 GMT\n", "date: Mon, 21 Sep 2026 13:33:20 -9999\n", "date: 1 Jan 1 0:0\n"),
+    *("content-type: text/html\n", f"content-type: {SECRET}\n", "\n"),
+)
+
 Sort = Callable[..., Issued | Failed]
 
 
 class Answers:
     """The target. `sort_login` can be another, to see that a broken one is found."""
+
+    starts, parts = b"{,\n", tuple(part.encode() for part in (*FIELDS, *LINES))
 
     def __init__(self, sort_login: Sort = answers.sort_login) -> None:
         self._sort_login = sort_login

@@ -16,11 +16,21 @@ from tests.soak.broken import need
 PATHS: Final = user_paths({"HOME": "/h", "XDG_RUNTIME_DIR": "/r"}, 1000, lambda _: False)
 CHANGES: Final = {"base_url": "http://127.0.0.1:1", "store": "keyring"}
 
+LINES: Final = (
+    *('base_url = "http://127.0.0.1"', "base_url = 1", 'store = "directory:~/x"', "store = 'command:a \"b'"),
+    *('max_age = "1h30m"', "max_age = 5", "logins_per_hour = 0", "remember_token = 1", 'client_id = ""'),
+    *('[[sinks]]\npath = "/a"', 'path = "%t/a"', 'mode = "0666"', 'format = "header"', 'group = "g"'),
+    *('default_profile = "p"', '[access]\nusers = ["x", "y"]', 'units = ["a.service"]', "[hooks]"),
+    *('on_rejected = ["/x", "%h"]', "x.y.z = [1, {a = 1}]", 'x = ""' + '"', "# words", "---", "[a]"),
+)
+
 Parse = Callable[..., Config]
 
 
 class Settings:
     """The target. `parse` can be another, to see that a broken one is found."""
+
+    starts, parts = b"\n", tuple(f"{line}\n".encode() for line in LINES)
 
     def __init__(self, parse: Parse = parse) -> None:
         self._parse = parse

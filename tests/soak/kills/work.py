@@ -14,7 +14,7 @@ Act = Callable[[Agent, random.Random], None]
 FORGETS: Final = 0.2  # of the changes to MADE and RING
 TIMEOUT: Final = 20.0  # seconds for one call
 NOTHING: Final = ""  # no credential
-LONGEST_PAUSE: Final = 0.3  # seconds between two edits: a configuration that changes without end lets no login end
+LONGEST_PAUSE: Final = 0.4  # seconds between two calls of one client
 STORED, FORGOTTEN, RELOADED, RENEWED = "credentials stored", "credentials forgotten", "reloads", "renewals"
 
 
@@ -66,6 +66,7 @@ class Work:
     def _work(self, act: Act, chance: random.Random) -> None:
         with contextlib.suppress(NoAgent), Agent(str(self._home.live.socket), timeout=TIMEOUT) as agent:
             while True:
+                time.sleep(chance.uniform(0, LONGEST_PAUSE))  # real time: what is interrupted without end never ends
                 act(agent, chance)
 
     def _store(self, agent: Agent, chance: random.Random) -> None:
@@ -98,7 +99,6 @@ class Work:
             self.done[FORGOTTEN] += 1
 
     def _edit(self, agent: Agent, chance: random.Random) -> None:
-        time.sleep(chance.uniform(0, LONGEST_PAUSE))  # real time: a person at an editor
         self._home.edit(BUSY, chance)
         agent.call("Reload")
         self.done[RELOADED] += 1
