@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +58,7 @@ def test_the_corpus_breaks_nothing(name: str) -> None:
     assert fuzz.replay_corpus(fuzz.TARGETS[name]) > 10
 
 
-@pytest.mark.skipif(NO_ATHERIS, reason="there is no atheris for this Python: the corpus alone is replayed")
+@pytest.mark.skipif(NO_ATHERIS, reason="NOT TESTED: new inputs; there is no atheris for this Python")
 def test_a_short_round_of_fuzzing() -> None:
     """Some ten thousand new inputs, found by coverage, break nothing."""
     figures = fuzz.run(SEED, 15_000)
@@ -65,7 +66,7 @@ def test_a_short_round_of_fuzzing() -> None:
     assert int(figures["wire: edges covered"]) > 50
 
 
-@pytest.mark.skipif(NO_ATHERIS, reason="there is no atheris for this Python: the corpus alone is replayed")
+@pytest.mark.skipif(NO_ATHERIS, reason="NOT TESTED: new inputs; there is no atheris for this Python")
 def test_the_fuzzer_finds_a_planted_bug() -> None:
     """A decoder that trips over one rare kind of call is caught, and what is printed brings it back."""
     planted = {"planted": fuzz.Target("tests.soak.fuzzing.planted:one_input", "wire", 1.0)}
@@ -75,6 +76,7 @@ def test_the_fuzzer_finds_a_planted_bug() -> None:
     with pytest.raises(KeyError):
         fuzz.loaded(planted["planted"])(found.read_bytes())
     assert fuzz.replay(found) == {"inputs replayed": 1}
+    shutil.rmtree(found.parent)
 
 
 class Leaky(Inbox):
