@@ -71,7 +71,7 @@ def test_the_fuzzer_finds_a_planted_bug() -> None:
     """A decoder that trips over one rare kind of call is caught, and what is printed brings it back."""
     planted = {"planted": fuzz.Target("tests.soak.fuzzing.planted:one_input", "wire", 1.0)}
     with pytest.raises(Broken, match="KeyError") as caught:
-        fuzz.run(SEED, 100_000, planted)
+        fuzz.run(SEED, 30_000, planted)
     found = Path(caught.value.again.rpartition(" ")[2])
     with pytest.raises(KeyError):
         fuzz.loaded(planted["planted"])(found.read_bytes())

@@ -6,9 +6,9 @@ from tests.soak.fuzzing.wire import Wire
 
 
 def _careless(message: memoryview) -> Envelope:
-    """A decoder that trips over a oneway call with `more`."""
+    """A decoder that trips over a call which says that it wants no `more`."""
     envelope = decode_call(message)
-    if envelope.oneway and envelope.more:
+    if envelope.more is False:
         raise KeyError("more")
     return envelope
 

@@ -20,7 +20,7 @@ from tests.soak.broken import Broken, need
 
 FIRST: Final = (1, 2, 3, 7, 20, 64, 500, ROOM)  # bytes that come at first; the rest in equal pieces
 TURNS: Final = (1, 2, 3, 16)  # messages taken in one turn of the loop
-PIECES: Final = 4  # of that rest: more only cost time
+PIECES: Final = 2  # of that rest: more only cost time
 MOST_DECODED: Final = 4  # messages of one input
 BLOWN: Final = b"~" * 1000
 LARGEST: Final = 3 * ROOM  # bytes of a stream
