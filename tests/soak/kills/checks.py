@@ -60,11 +60,11 @@ def profile(path: Path, allowed: Mapping[str, set[str]]) -> dict[str, str]:
 
 
 def held(folder: Path) -> tuple[str, str]:
-    """The credential in a store's folder; what is about to be written counts as written. NOTHING for none."""
+    """The credential in a store's folder; a change under way counts as done. NOTHING for none."""
     coming = folder / ".d7agent.next"
     if coming.exists():
-        parts = json.loads(coming.read_text())
-        return parts["client_id"], parts["client_secret"]
+        told = json.loads(coming.read_text())
+        return (told["client_id"], told["client_secret"]) if told else NOTHING
     parts = {name: folder / name for name in ("client_id", "client_secret")}
     if not any(path.exists() for path in parts.values()):
         return NOTHING
