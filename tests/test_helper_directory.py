@@ -1,3 +1,4 @@
+import fcntl
 import functools
 import itertools
 import os
@@ -167,6 +168,21 @@ def test_killed_at_any_step(tmp_path: Path, new: Credential) -> None:
     )  # first the old one, from some step on the new
     assert all(credential in (APPLICATION, new) for credential in found)
     assert (found[0], found[-1]) == (APPLICATION, new)
+
+
+def test_what_a_killed_write_had_begun_is_tidied_up(tmp_path: Path) -> None:
+    """A secret that never came to count does not lie about: the next look takes it away, if nobody is at work there."""
+    store = directory(tmp_path / "c")
+    store.write(APPLICATION)
+    begun = tmp_path / "c/.d7agent.next.tmp"
+    begun.write_text('{"client_id":"id-2","client_secret":"s')
+    fd = os.open(tmp_path / "c", os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    assert store.read() == APPLICATION
+    assert begun.exists()
+    os.close(fd)
+    assert store.read() == APPLICATION
+    assert not begun.exists()
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # pytest-xdist's own thread

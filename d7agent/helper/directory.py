@@ -62,9 +62,8 @@ class DirectoryStore(AlwaysOpen):
         """What a change that was cut short has put there; None if there is none, or what is there by now counts."""
         manifest = Manifest(self._path)
         found = manifest.unfinished()
-        if found is not None:
-            with contextlib.suppress(StoreUnreachable):
-                manifest.settle()
+        with contextlib.suppress(StoreUnreachable):
+            manifest.settle()
         return found or None
 
     def write(self, credential: Credential) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from d7agent.helper.faults import StoreUnreachable
-from d7agent.helper.private_files import remove, replace, secret_text
+from d7agent.helper.private_files import remove, replace, secret_text, tidy
 from d7agent.helper.stores import PARTS, Credential, parts_of
 
 VERSION: Final = 1
@@ -42,7 +42,11 @@ class Manifest:
         return found if found is not None and set(found) <= set(PARTS) else None
 
     def settle(self) -> None:
-        """Finish a change that was cut short, if there is one. Raises StoreUnreachable."""
+        """Finish a change that was cut short, if there is one. Raises StoreUnreachable.
+
+        One that was cut short before it counted leaves what it had begun to write: that goes away as well.
+        """
+        tidy(self._known, self._next, *(self._folder / part for part in PARTS))
         parts = self.unfinished()
         if parts:
             replace(self._paths(parts))

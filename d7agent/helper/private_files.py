@@ -78,12 +78,22 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name.lstrip('.')}.tmp")
 
 
+def tidy(*paths: Path) -> None:
+    """Delete what a killed helper left beside these places of one folder, unless another is at work there just now."""
+    with contextlib.suppress(OSError):
+        left = [beside for path in paths if (beside := _beside(path)).exists()]
+        if left:
+            with _alone_in(left[0].parent, wait=False):
+                for path in left:
+                    path.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[int]:
+def _alone_in(folder: Path, *, wait: bool = True) -> Iterator[int]:
     """The folder's descriptor, locked against other helpers (and freed by the kernel if this one is killed)."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield fd
     finally:
         os.close(fd)

@@ -5,7 +5,7 @@ import re
 import stat
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -81,13 +81,10 @@ def budget(path: Path, made: int, begun: float) -> None:
 
 
 def leftovers(live: Live) -> list[str]:
-    """What is half made and still lies about. Not beside a sink that no profile names any more: nobody knows of it."""
-    found = [path for path in live.root.rglob(".*.tmp") if path.parent != live.runtime / "sinks"]
-    found += [path for sink in _sinks(live) if (path := sink.with_name(f".{sink.name}.tmp")).exists()]
+    """What is half made and still lies about. Not where no profile looks any more: nobody knows of that."""
+    profiles = [tomllib.loads(path.read_text()) for path in (live.config / "profiles").glob("*.toml")]
+    sinks = [Path(sink["path"]) for told in profiles for sink in told.get("sinks", ())]
+    folders = [Path(told["store"].partition(":")[2]) for told in profiles if told["store"].startswith("directory:")]
+    found = [path for folder in (live.home, *folders) for path in folder.rglob(".*.tmp")]
+    found += [path for sink in sinks if (path := sink.with_name(f".{sink.name}.tmp")).exists()]
     return [str(path.relative_to(live.root)) for path in found]
-
-
-def _sinks(live: Live) -> Iterator[Path]:
-    for path in (live.config / "profiles").glob("*.toml"):
-        for sink in tomllib.loads(path.read_text()).get("sinks", ()):
-            yield Path(sink["path"])
