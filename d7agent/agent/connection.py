@@ -5,7 +5,6 @@ view, and wiped before the loop gets its next turn: so one buffer serves all con
 """
 
 import logging
-from asyncio import Handle
 from collections import OrderedDict
 from typing import Final
 
@@ -23,7 +22,7 @@ from d7agent.wire.messages import Envelope
 QUICK: Final = b'{"method":"io.d7agent.GetToken"'  # how a request begins that can hold no secret and may be copied
 QUICK_MAX: Final = 512  # bytes with the NUL; the longest such request of a client of ours has some 150
 
-BUSY: Final = 3  # times that bytes come on one connection, from which on its client is one that keeps it
+KNOWN: Final = 3  # times in a row that bytes of one manner (quickly answered or not) tell what client this is
 
 log = logging.getLogger("d7agent.agent.connection")
 
@@ -34,14 +33,15 @@ class Connection(Channel):
     _idle: "OrderedDict[Connection, None]"
     _share: "Share[Connection] | None" = None  # our place among the uid's connections, while we have one
     _call: Call | None = None  # the call in hand; while it is open, further requests wait
-    _again: Handle | None = None  # the turn to come, when the last one left requests for it
+    _again = False  # whether a turn is to come, because the last one left requests for it
     _inbox: Inbox | None = None  # what waits here between two turns; during one, the shared inbox may be ours
     _held = 0  # bytes of it that are counted in our share
     _half_since: float | None = None  # boot instant at which an unfinished request began
     _refusal: bytes | None = None  # the error frame for a peer that may not ask
     _checked = False  # whether that is up to date
     _eof = False  # the peer sends no more
-    _asked = 0  # how often bytes have come
+    _asked = False  # whether bytes have come
+    _manner = 0  # how often in a row they were a request answered quickly; below 0, how often they were not
 
     def open(self) -> bool:
         """The peer has connected: see who it is, and serve the request that came with it.
@@ -92,9 +92,7 @@ class Connection(Channel):
 
     def _received(self, inbox: Inbox, count: int) -> None:
         """A request that the handler recognises as a whole is answered without being decoded."""
-        self._asked += 1
-        if self._asked == BUSY and self._watched == READ:
-            self._host.poller.hand_over(self._sock.fileno())
+        self._asked = True
         if self._ready and count <= QUICK_MAX:
             request = inbox.peek(QUICK, count)
             try:
@@ -104,35 +102,46 @@ class Connection(Channel):
                 frame = None
             if frame:
                 self._idle.move_to_end(self)
+                self._was_quick()
                 self._send(frame)
                 return
         inbox.received(count)
-        if self._again is None:
-            self._turn(inbox)
-        else:
+        if self._again:
             self._keep(inbox)
             self._rest()
+        else:
+            self._turn(inbox)
+        self._was_not_quick()
+
+    def _was_quick(self) -> None:
+        self._manner = max(self._manner, 0) + 1
+        if self._manner == KNOWN and self._watched == READ:
+            self._host.poller.hand_over(self._sock.fileno())
+
+    def _was_not_quick(self) -> None:
+        self._manner = min(self._manner, 0) - 1
+        if self._manner == -KNOWN and not self._closing:
+            self._host.poller.demote(self._sock.fileno(), self._watched)
 
     def _end_of_input(self) -> None:
         """The peer sends no more. It may still read (`nc -N`): then the connection stays for what it has asked."""
         self._eof = True
         if self._ready:
             self._finish()
-        elif self._again is not None or (not self._has_nothing_to_send() and not has_hung_up(self._sock.fileno())):
+        elif self._again or (not self._has_nothing_to_send() and not has_hung_up(self._sock.fileno())):
             self._rest()
         else:
             self._finish()
 
     def _hung_up(self) -> None:
-        if self._again is None:
+        if not self._again:
             self._finish()
 
     def _has_nothing_to_send(self) -> bool:
-        return self._call is None and self._again is None and self._unsent is None
+        return self._call is None and not self._again and self._unsent is None
 
     def _ended(self) -> None:
-        if self._again is not None:
-            self._again.cancel()
+        self._host.turns.discard(self)
         if self._inbox is not None:
             self._inbox.clear()
         self._leave()
@@ -145,7 +154,7 @@ class Connection(Channel):
     @property
     def has_asked(self) -> bool:
         """Whether any byte has come."""
-        return self._asked > 0
+        return self._asked
 
     @property
     def awaits_answer(self) -> bool:
@@ -194,7 +203,7 @@ class Connection(Channel):
 
     def _turn(self, inbox: Inbox) -> None:
         """Serve what has come into the inbox, ours or the shared one."""
-        self._again = None
+        self._again = False
         self._turning = True
         try:
             self._take(inbox)
@@ -222,9 +231,11 @@ class Connection(Channel):
         self._wait_for_turn()
 
     def _wait_for_turn(self) -> None:
-        self._again = self._host.loop.call_soon(self._take_turn)
+        self._again = True
+        self._host.turns.add(self)
 
-    def _take_turn(self) -> None:
+    def take_turn(self) -> None:
+        """Go on with the requests that were sent ahead: the call of `agent.turns.Turns`."""
         self._turn(self._inbox or self._host.inbox)
 
     def _keep(self, inbox: Inbox) -> None:
@@ -264,7 +275,7 @@ class Connection(Channel):
         """Something that held up the waiting requests is over."""
         if self._turning:
             return
-        if self._inbox is not None and self._again is None and not self._closing:
+        if self._inbox is not None and not self._again and not self._closing:
             self._wait_for_turn()
         self._rest()
 

@@ -7,6 +7,7 @@ from d7agent.agent.call import Handler
 from d7agent.agent.limits import Limits
 from d7agent.agent.poller import Poller
 from d7agent.agent.roster import Share
+from d7agent.agent.turns import Turns
 from d7agent.core.clock import Clock
 from d7agent.wire.framing import Inbox
 from d7agent.wire.service import Service
@@ -25,6 +26,7 @@ class Host(Protocol):
     inbox: Inbox
     loop: asyncio.AbstractEventLoop
     poller: Poller
+    turns: Turns
 
     def opened(self, connection: "Connection") -> "Share[Connection] | None":
         """A connection has come; None when it must go again."""

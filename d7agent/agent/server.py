@@ -13,6 +13,7 @@ from d7agent.agent.listener import Listener
 from d7agent.agent.peers import Peer
 from d7agent.agent.poller import Poller
 from d7agent.agent.roster import Roster, Share
+from d7agent.agent.turns import Turns
 from d7agent.core.clock import Clock, SystemClock
 from d7agent.wire.framing import Inbox
 from d7agent.wire.service import Service
@@ -35,6 +36,7 @@ class Server:
 
     loop: asyncio.AbstractEventLoop
     poller: Poller
+    turns: Turns
 
     def __init__(self, handler: Handler, limits: Limits | None = None, clock: Clock | None = None) -> None:
         self.handler = handler
@@ -60,6 +62,7 @@ class Server:
         if not self._listeners:
             self.loop = asyncio.get_running_loop()
             self.poller = Poller(self.loop)
+            self.turns = Turns(self.loop)
         sock.listen(self.limits.backlog)
         self._listeners.append(Listener(self.loop, sock, lambda client: Connection(self, client).open()))
         log.debug("listening on %s", sock.getsockname())
