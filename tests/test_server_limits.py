@@ -6,8 +6,10 @@ import socket
 
 import pytest
 
+from d7agent.agent.connection import Connection
 from d7agent.agent.limits import Limits
 from d7agent.agent.poller import READ
+from d7agent.core.errors import PermissionDenied
 from d7agent.wire.messages import MAX_REQUEST
 from tests.support.wire import (
     BOTH_LOOPS,
@@ -153,7 +155,7 @@ def test_a_flood_does_not_starve_others(loop: str) -> None:
 
 def waiting(stand: Stand) -> int:
     """Bytes of an unfinished request, of the only connection."""
-    inboxes = [connection._inbox for connection in stand.server.roster]
+    inboxes = [connection._inbox for connection in stand.server.roster if isinstance(connection, Connection)]
     return sum(inbox.waiting for inbox in inboxes if inbox is not None)
 
 
@@ -242,6 +244,43 @@ def test_at_the_cap_the_longest_idle_leaves(loop: str) -> None:
         assert "parameters" in await busy.reply()
 
     play(loop, scene, Limits(per_uid=3))
+
+
+def test_a_crowd_of_halves_keeps_nobody_out(loop: str) -> None:
+    """With a uid's places full of unfinished requests a newcomer is served, and an idle client keeps its place."""
+
+    async def scene(stand: Stand) -> None:
+        lasting = await stand.client()
+        await lasting.call("GetToken")
+        halves = [await stand.client() for _ in range(3)]
+        for count, half in enumerate(halves, 1):
+            half.send(b'{"method"')
+            await until(lambda count=count: len(stand.server._watched) == count)  # type: ignore[misc]
+        for _ in range(3):
+            assert await stand.works()
+        assert await halves[0].ended() == b""
+        assert "parameters" in await lasting.call("GetToken")
+
+    play(loop, scene, Limits(per_uid=4))
+
+
+def test_those_who_may_not_ask_hold_few_connections(loop: str) -> None:
+    """Of many that are refused the newest stay, and each is told why; one that may ask again is no longer of them."""
+
+    async def scene(stand: Stand) -> None:
+        stand.handler.refusal = PermissionDenied("no", "ask somebody")
+        clients = [await stand.client() for _ in range(5)]
+        for client in clients[:3]:
+            assert await client.ended() == b""
+        for client in clients[3:]:
+            assert (await client.call("GetToken"))["error"].endswith("PermissionDenied")
+        stand.handler.refusal = None
+        stand.server.policy_changed()
+        for client in clients[3:]:
+            assert "parameters" in await client.call("GetToken")
+        assert stand.server.roster._refused == {}
+
+    play(loop, scene, Limits(refused=2))
 
 
 def test_with_everybody_busy_newcomers_are_refused(loop: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 from d7agent import __version__
 from d7agent.agent.call import Call, Handler
 from d7agent.agent.connection import Connection
+from d7agent.agent.guest import Guest
 from d7agent.agent.limits import Limits, fit, raise_nofile
 from d7agent.agent.listener import Listener
 from d7agent.agent.peers import Peer
@@ -44,9 +45,9 @@ class Server:
         self.clock: Clock = clock or SystemClock()
         self.service = Service(__version__)
         self.inbox = Inbox()
-        self.roster: Roster[Connection] = Roster(self.limits)
+        self.roster: Roster[Guest] = Roster(self.limits)
         self._listeners: list[Listener] = []
-        self._watched: dict[Connection, None] = {}
+        self._watched: dict[Guest, None] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event = asyncio.Event()
         self._closing = False
@@ -110,26 +111,30 @@ class Server:
 
     # The connections' side (agent.connection.Host).
 
-    def opened(self, connection: Connection) -> Share[Connection] | None:
+    def opened(self, guest: Guest) -> Share[Guest] | None:
         """A connection has come; None when it must go again."""
         if self._closing:
             return None
-        uid = connection.peer.uid
-        share = self.roster.join(connection, uid)
+        uid = guest.peer.uid
+        share = self.roster.join(guest, uid)
         if share is None:
             self._tell_full(uid)
         return share
 
-    def closed(self, connection: Connection, share: Share[Connection]) -> None:
+    def judged(self, guest: Guest, *, refused: bool) -> None:
+        """It was found out whether its peer may ask."""
+        self.roster.judged(guest, refused=refused)
+
+    def closed(self, guest: Guest, share: Share[Guest]) -> None:
         """It gives its place back."""
-        self.roster.leave(share, connection)
-        self._watched.pop(connection, None)
+        self.roster.leave(share, guest)
+        self._watched.pop(guest, None)
         if not self.roster.count:
             self._empty.set()
 
-    def watch(self, connection: Connection) -> None:
+    def watch(self, guest: Guest) -> None:
         """Inspect the connection at every sweep, as long as it says so."""
-        self._watched[connection] = None
+        self._watched[guest] = None
         if self._sweeper is None:
             self._sweeper = self.loop.call_later(self.limits.sweep, self._sweep)
 
