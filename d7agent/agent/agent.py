@@ -55,7 +55,7 @@ class Agent:
 
     def draw(self) -> float:
         """Jitter in [0, 1)."""
-        return random.random()  # noqa: S311  jitter guards no secret
+        return random.random()  # noqa: S311  jitter guards no secret  # nosec B311
 
     def save(self, profile: str, snapshot: Snapshot) -> bool:
         """Write a profile's budget down; False (logged once a change) when the state folder cannot be written."""

@@ -152,7 +152,7 @@ async def _settled(complaints: asyncio.Future[str]) -> str:
 
 
 async def _stderr(process: asyncio.subprocess.Process) -> str:
-    assert process.stderr is not None  # noqa: S101  it was asked for
+    assert process.stderr is not None  # noqa: S101  it was asked for  # nosec B101
     data = await process.stderr.read(MAX_STDERR)
     while await process.stderr.read(MAX_STDERR):
         pass
