@@ -52,10 +52,10 @@ def html(status: int, text: str, *headers: tuple[str, str]) -> Answer:
     return Answer(status, page.encode(), HTML_TYPE, headers)
 
 
-def invalid(*fields: str, where: str = "body") -> Answer:
-    """422 with FastAPI's list: these fields are missing."""
+def invalid(*fields: str, where: str = "body", status: int = 422) -> Answer:
+    """FastAPI's list, with its own status or another: these fields are missing."""
     entries = [{"loc": [where, name], "msg": "field required", "type": "value_error.missing"} for name in fields]
-    return json_answer(422, {"detail": entries})
+    return json_answer(status, {"detail": entries})
 
 
 def plain_detail(status: int, text: str = "") -> Answer:

@@ -92,6 +92,8 @@ class Server:
                 await line.writer.wait_closed()
             finally:
                 transport.abort()
+                with self._recorder.change() as stats:
+                    stats.bytes_sent += line.sent
 
     async def _talk(self, line: Line) -> None:
         alive = True
