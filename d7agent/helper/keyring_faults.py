@@ -24,7 +24,7 @@ IS_LOCKED: Final = "org.freedesktop.Secret.Error.IsLocked"
 
 
 def sorted_fault(error: BaseException, *, bus: bool = True) -> JobFault:
-    """The fault for an exception that came out of a keyring call. Words of unknown classes and plugins are not repeated.
+    """The fault for an exception that came out of a keyring call. Only words that keyring itself wrote are repeated.
 
     `bus`: the backend speaks to the session bus, so that a missing file is the bus's socket.
     """
