@@ -61,7 +61,7 @@ def _strangers(count: int) -> Figures:
 
 
 class Found(NamedTuple):
-    """How many times its quiet 99th percentile a client waits, on a connection that it keeps and on a new one each time.
+    """How many times its quiet 99th percentile a client waits, on a connection that it keeps and on new ones.
 
     `done`: what the attacker did; `served`: the client's tokens meanwhile.
     """
