@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 ROOT: Final = 0
+REFUSED: Final = ": refused: "  # between a file's path and a Distrusted, in the problems of a configuration
 MAX_LINKS: Final = 40  # as the kernel's own, path_resolution(7)
 
 
