@@ -114,10 +114,13 @@ def _toml_files(folder: str, rule: Rule, problems: list[str]) -> list[str]:
     return [f"{folder}/{name}" for name in sorted(names) if name.endswith(".toml") and not name.startswith(".")]
 
 
-def read_state(path: str, kind: type[T]) -> tuple[T | None, str]:
-    """The state written last, or None and, unless there simply is no file, what is wrong with it."""
+def read_state(path: str, kind: type[T], rule: Rule | None = None) -> tuple[T | None, str]:
+    """The state written last, or None and, unless there simply is no file, what is wrong with it.
+
+    `rule`: only if nobody else could have changed it.
+    """
     try:
-        data = read_whole(path, MAX_STATE)
+        data = read_whole(path, MAX_STATE, rule)
         return (None, "") if data is None else (msgspec.json.decode(data, type=kind), "")
     except ConfigError as error:
         return None, str(error)
