@@ -1,6 +1,8 @@
 """The table of faults: disks that are full or read-only, and files that are not what they should be."""
 
 import json
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from d7agent.sandbox import DEFAULT_ID, DEFAULT_SECRET, Sandbox, Settings
 from tests.support import d7client
 from tests.support.live import Live
 from tests.support.scene import CREDENTIAL, Scene, is_fresh
-from tests.support.staging import READ_ONLY, TMPFS, Staged, mounted
+from tests.support.staging import FULL, READ_ONLY, TMPFS, OwnPython, Staged, mounted
 
 TYPED = "sandbox-id\nsandbox-secret\n"
 USAGE, UNAVAILABLE, STORE = 2, 6, 9  # exit statuses
@@ -56,10 +58,17 @@ def works(scene: Scene, box: Sandbox, name: str = "default") -> bool:
         return d7client.balance(box, agent.token(name)).status == 200
 
 
+def no_spare(live: Live) -> None:
+    """Beside the socket no budget can be kept either."""
+    live.socket.parent.mkdir(mode=0o700, exist_ok=True)
+    (live.socket.parent / "state").write_text("no folder")
+
+
 @BOTH_DISKS
 def test_state_cannot_be_written(box: Sandbox, disk: str) -> None:
     """Callers are served; with the budget in memory alone there is one login in 2 min, and the journal says why."""
     with on_disk(disk, lambda live: live.state) as live:
+        no_spare(live)
         live.start()
         fill(live, live.state)
         scene = Scene(live)
@@ -72,6 +81,55 @@ def test_state_cannot_be_written(box: Sandbox, disk: str) -> None:
         assert DISKS[disk][1] in live.journal()
         assert works(scene, box)
         scene.nothing_lost()
+
+
+@BOTH_DISKS
+def test_restarts_while_state_cannot_be_written(box: Sandbox, disk: str) -> None:
+    """The budget is kept beside the socket: a restart loop of five makes the two logins that it has, not five."""
+    with on_disk(disk, lambda live: live.state) as live:
+        live.prefix = mounted({"full": FULL, "read-only": READ_ONLY}[disk], live.state)
+        scene = Scene(live)
+        live.start()
+        scene.add("default", box.url, logins_per_hour=2, remember_token=False)
+        codes = []
+        for _ in range(5):
+            codes.append(scene.ask("default", "--max-wait", "10").returncode)
+            live.kill()
+            live.start()
+        assert (codes, box.stats.logins) == ([0, 0, UNAVAILABLE, UNAVAILABLE, UNAVAILABLE], 2), live.journal()
+        told = [line for line in live.journal().splitlines() if f"cannot be written to {live.state}" in line]
+        assert DISKS[disk][1] in told[0]
+        assert f"kept in {live.socket.parent}/state" in told[0]
+        assert len(told) <= 5
+        scene.nothing_lost()
+
+
+@BOTH_DISKS
+def test_sink_cannot_be_written(box: Sandbox, disk: str) -> None:
+    """The file is the former one whole, or none; status says why; nothing half made is seen, then or when it ends."""
+    with on_disk(disk, lambda live: live.root / "sinks") as live:
+        live.start()
+        scene = Scene(live)
+        folder = live.root / "sinks"
+        real = folder if disk == "read-only" else live.seen(folder)  # where a disk is read-only, it was not always so
+        (real / "token").write_text("an older token\n")
+        fill(live, folder)
+        scene.add("default", box.url)
+        with (live.config / "profiles" / "default.toml").open("a") as profile:
+            profile.write(f'[[sinks]]\npath = "{folder}/token"\nformat = "token"\n')
+        scene.reload()
+        status = scene.wait("default", lambda profile: any(not sink["ok"] for sink in profile["sinks"]))
+        assert DISKS[disk][1] in status["sinks"][0]["error"]
+        assert {path.name for path in live.seen(folder).iterdir()} <= {"token", "ballast"}
+        assert live.seen(folder / "token").read_text() == "an older token\n"
+        assert works(scene, box)
+        if disk == "full":
+            (live.seen(folder) / "ballast").unlink()
+            scene.reload()
+            scene.wait("default", lambda profile: all(sink["ok"] for sink in profile["sinks"]))
+            with scene.agent() as agent:
+                assert live.seen(folder / "token").read_text() == f"{agent.token('default')}\n"
+            assert [path.name for path in live.seen(folder).iterdir()] == ["token"]
 
 
 @BOTH_DISKS
@@ -192,6 +250,96 @@ def test_profile_half_written_at_start(box: Sandbox, live: Live) -> None:
     scene.reload()
     assert works(scene, box, "work")
     assert box.stats.logins == 1
+
+
+FAILING = """
+import errno, os, sys
+
+def failing(*_):
+    raise OSError(errno.{name}, os.strerror(errno.{name}))
+
+os.fsync = failing
+from {module} import main
+main()
+"""
+FAULTS = {"EIO": "Input/output error", "EDQUOT": "Disk quota exceeded"}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_writes_that_fail_late(box: Sandbox, name: str) -> None:
+    """A disk error, or a quota on a server, that shows when the file is synced: told by `login`, and served on."""
+    program = FAILING.format(name=name, module="d7agent.__main__")
+    with Staged(command=[sys.executable, "-P", "-c", program]) as live:
+        live.start()
+        (live.root / "cred").mkdir(mode=0o700)
+        done = live.run("login", "--stdin", "--base-url", box.url, "--store", f"directory:{live.root}/cred", text=TYPED)
+        assert (done.returncode, FAULTS[name] in done.stderr) == (STORE, True), done.stderr
+        scene = Scene(live)
+        assert works(scene, box)
+        assert f"nor to {live.socket.parent}/state: {FAULTS[name]}" in live.journal()
+        assert not list(live.config.rglob("*.toml"))
+        assert box.stats.logins == 1
+        scene.nothing_lost()
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_credential_whose_writing_fails_late(box: Sandbox, name: str, tmp_path: Path) -> None:
+    """The same in the helper: `login` tells it, and the former credential stays with its token."""
+    python = OwnPython(tmp_path / "double")
+    program = tmp_path / "program.py"
+    program.write_text(FAILING.format(name=name, module="d7agent.helper.door"))
+    with Staged(command=python.command) as live:
+        live.start()
+        scene = Scene(live)
+        folder = scene.add("default", box.url)
+        scene.wait("default", is_fresh)
+        python.wrap(f"exec {sys.executable} -P {program}")
+        box.configure(applications={DEFAULT_ID: DEFAULT_SECRET, "new-id": "new-secret"})
+        done = live.run("login", "--stdin", text="new-id\nnew-secret\n")
+        assert (done.returncode, FAULTS[name] in done.stderr) == (STORE, True), done.stderr
+        assert f"{folder} cannot be written" in done.stderr
+        python.restore()
+        assert works(scene, box)
+        scene.nothing_lost()
+
+
+REMEMBERED: dict[str, bytes] = {
+    "rubbish": b"\xff\x00rubbish",
+    "empty": b"",
+    "cut off": b'{"v":1,"access_token":"eyJ',
+    "of another shape": b'{"v":"one","access_token":[]}',
+    "of another version": b'{"v":99}',
+    "nested": b"[" * 60_000,
+    "huge": b'{"v":1,"access_token":"' + b"x" * 5_000_000 + b'"}',
+    "of another application": json.dumps({
+        "v": 1, "access_token": "a.b.c", "token_type": "bearer", "base_url": "http://127.0.0.1:9", "client_hash": "0",
+        "received_boot": 1.0, "received_wall": 1.0, "boot_id": "x",
+    }).encode(),
+}  # fmt: skip
+
+
+def test_remembered_token_that_is_none(box: Sandbox, live: Live, subtests: pytest.Subtests) -> None:
+    """Whatever stands where a token was kept, it is not served: one login makes a new one, which takes its place."""
+    live.start()
+    scene = Scene(live)
+    names = {what: f"kept{number}" for number, what in enumerate([*REMEMBERED, "a folder", "a pipe", "open to all"])}
+    for what, name in names.items():
+        path = scene.credential(name) / f".{name}.token"
+        if what == "a folder":
+            path.mkdir()
+        elif what == "a pipe":
+            os.mkfifo(path, 0o600)
+        else:
+            path.write_bytes(REMEMBERED.get(what, b"{}"))
+            path.chmod(0o644 if what == "open to all" else 0o600)
+        scene.configure(name, box.url, f"directory:{path.parent}")
+    for what, name in names.items():
+        with subtests.test(remembered=what):
+            status = scene.wait(name, is_fresh)
+            assert status["remembered"] is (what != "a folder")
+            assert works(scene, box, name)
+    assert box.stats.logins == len(names)
+    scene.nothing_lost()
 
 
 FAR = 400_000_000_000.0  # unix seconds, in the year 14645
