@@ -81,13 +81,16 @@ def test_no_folder_that_can_be_written(folder: Path, caplog: pytest.LogCaptureFi
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: another user's folder; run the tests as root")
-def test_a_runtime_folder_of_someone_else_is_not_used(tmp_path: Path) -> None:
+def test_folders_of_someone_else_are_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """He could fill the bucket: nothing is written there, and nothing believed."""
     paths = paths_in(tmp_path)
-    files.write_state(f"{paths.spare_state_dir}/a.state", FIRST)
+    for folder in (paths.state_dir, paths.spare_state_dir):
+        files.write_state(f"{folder}/a.state", FIRST)
     os.chown(tmp_path / "run", NOBODY, NOBODY)
-    (tmp_path / "state").write_text("no folder")
     budgets = BudgetFiles(paths)
+    assert budgets.read("a", LATER) == FIRST
+    os.chown(tmp_path / "state", NOBODY, NOBODY)
     assert budgets.read("a", LATER) is None
     assert not budgets.save("b", FIRST)
-    assert os.listdir(paths.spare_state_dir) == ["a.state"]
+    assert f"the folder {tmp_path}/state belongs to uid {NOBODY}" in caplog.messages[-1]
+    assert os.listdir(paths.spare_state_dir) == os.listdir(paths.state_dir) == ["a.state"]

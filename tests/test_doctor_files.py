@@ -65,6 +65,11 @@ def test_credentials_that_others_can_read(folder: Path, config: Path) -> None:
     (credential / "access_token").chmod(0o644)
     found = only(configuration.check, look())
     assert (found.remedy, "very-secret" in str(found)) == (f"chmod 600 {credential}/access_token", False)
+    (credential / "access_token").chmod(0o600)
+    credential.chmod(0o777)
+    found = only(configuration.check, look())
+    assert f"others can write to the folder {credential}" in found.text
+    assert found.remedy == f"chmod go-w {credential} (or +t)"
 
 
 def test_a_profile_in_trouble_has_its_next_step(folder: Path, d7agent: cli.Inside) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from d7agent.core.config import Config, Profile
 from d7agent.core.errors import ConfigError
 from d7agent.core.paths import Paths
 from tests.support.osfaults import paths_in, unprivileged
+from tests.support.staging import READ_ONLY, mounted
 
 
 @pytest.fixture
@@ -166,6 +169,26 @@ def test_a_folder_of_someone_else_is_refused(tmp_path: Path) -> None:
     put(paths, "a", "")
     os.chown(tmp_path / "theirs", STRANGER, STRANGER)
     assert f"the folder {tmp_path}/theirs belongs to uid {STRANGER}" in refused(paths)[0]
+
+
+LOAD = """
+from d7agent.agent import files
+from tests.support.osfaults import paths_in
+print(*files.load(paths_in({folder!r})).profiles)
+"""
+
+
+def test_a_read_only_mount_of_any_mode(paths: Paths, tmp_path: Path) -> None:
+    """Kubernetes mounts configuration with mode 0777, and read-only: nobody can write to it there."""
+    put(paths, "a", "").chmod(0o666)
+    for folder in (paths.written_dir, paths.config_dir):
+        Path(folder).chmod(0o777)
+    assert refused(paths)
+    program = [sys.executable, "-c", LOAD.format(folder=str(tmp_path))]
+    done = subprocess.run(
+        [*mounted(READ_ONLY, Path(paths.config_dir)), *program], capture_output=True, text=True, check=False, timeout=20
+    )
+    assert (done.stdout, done.stderr) == ("a\n", "")
 
 
 @as_root

@@ -35,10 +35,9 @@ class BudgetFiles:
 
     def save(self, name: str, snapshot: Snapshot) -> bool:
         """Write a budget down; False when neither folder can be written. A change of that is logged once."""
-        try:
-            files.write_state(self._path(self._usual, name), snapshot)
-        except OSError as error:
-            return self._save_in_spare(name, snapshot, f"cannot be written to {self._usual}: {error.strerror}")
+        trouble = self._written(self._usual, name, snapshot)
+        if trouble:
+            return self._save_in_spare(name, snapshot, f"cannot be written to {self._usual}: {trouble}")
         if self._told:
             log.info("login budgets are written to %s again", self._usual)
             self._told = ""
@@ -47,10 +46,7 @@ class BudgetFiles:
 
     def read(self, name: str, now: Stamp) -> Snapshot | None:
         """The budget written last, whichever folder has it; None for none."""
-        usual, trouble = files.read_state(self._path(self._usual, name), Snapshot)
-        spare, spare_trouble = files.read_state(self._path(self._spare, name), Snapshot, trusting())
-        for problem in filter(None, (trouble, spare_trouble)):
-            log.warning("%s", problem)
+        usual, spare = (self._found(folder, name) for folder in (self._usual, self._spare))
         if spare is not None:
             self._in_spare.add(name)
         return budgets.newest([found for found in (usual, spare) if found is not None], now)
@@ -66,17 +62,31 @@ class BudgetFiles:
                         remove(path)
 
     def _save_in_spare(self, name: str, snapshot: Snapshot, trouble: str) -> bool:
-        try:
-            with suppress(FileNotFoundError):  # it is made then
-                check_way(self._spare, trusting())
-            files.write_state(self._path(self._spare, name), snapshot)
-        except (OSError, ConfigError) as error:
-            why = error.strerror if isinstance(error, OSError) else str(error)
-            self._tell(f"{trouble}, nor to {self._spare}: {why}; one login per 2 min until they can")
+        another = self._written(self._spare, name, snapshot)
+        if another:
+            self._tell(f"{trouble}, nor to {self._spare}: {another}; one login per 2 min until they can")
             return False
         self._in_spare.add(name)
         self._tell(f"{trouble}; they are kept in {self._spare} until they can")
         return True
+
+    def _written(self, folder: str, name: str, snapshot: Snapshot) -> str:
+        """Why it could not be written there, "" if it was. Nothing is where someone else could fill the bucket."""
+        try:
+            with suppress(FileNotFoundError):  # it is made then
+                check_way(folder, trusting())
+            files.write_state(self._path(folder, name), snapshot)
+        except OSError as error:
+            return str(error.strerror)
+        except ConfigError as error:
+            return str(error)
+        return ""
+
+    def _found(self, folder: str, name: str) -> Snapshot | None:
+        found, problem = files.read_state(self._path(folder, name), Snapshot, trusting())
+        if problem:
+            log.warning("%s", problem)
+        return found
 
     def _tell(self, trouble: str) -> None:
         if trouble != self._told:

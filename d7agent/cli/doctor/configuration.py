@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from d7agent.cli.doctor.finding import Finding, error, ok, warn
-from d7agent.cli.doctor.scene import Scene
+from d7agent.cli.doctor.scene import Scene, owner
 from d7agent.core.config import Config
 from d7agent.core.paths import Paths
-from d7agent.core.trust import REFUSED
+from d7agent.core.trust import REFUSED, Distrusted, Rule
 
 MOUNTS: Final = ("/run/credentials/", "/run/secrets/")  # whose modes are for whoever mounted them to choose
 PARTS: Final = ("client_id", "client_secret", "access_token")
@@ -102,9 +102,25 @@ def _stores(scene: Scene, config: Config) -> Iterator[Finding]:
         if kind != "directory" or f"{folder}/".startswith(MOUNTS) or hidden:
             continue
         parts = [f"{folder}/{part}" for part in PARTS if os.path.exists(f"{folder}/{part}")]
+        yield from _ways(scene, profile.name, parts)
         for path in parts:
             if _others(path) & 0o077:
                 text = f"{profile.name}: {path} can be read by others, so the agent refuses it"
                 yield error("store", text, f"chmod 600 {path}")
         if not parts:
             yield error("store", f"{profile.name}: {folder} holds no credential", f"d7agent login {profile.name}")
+
+
+def _ways(scene: Scene, profile: str, paths: list[str]) -> Iterator[Finding]:
+    """Who else could swap these files, from a folder above: the agent reads none of them then."""
+    rule = Rule(owner(scene.uid, system=scene.system), os.lstat("/").st_uid)
+    found: dict[str, str] = {}
+    for path in paths:
+        try:
+            rule.walk(path, os)
+        except Distrusted as distrusted:
+            found[distrusted.message] = distrusted.hint
+        except OSError:
+            continue  # what cannot be reached is told by others
+    for message, hint in found.items():
+        yield error("store", f"{profile}: {message}, so the agent refuses the credential", hint)
