@@ -154,7 +154,7 @@ def _step(fd: int, name: str, *, make: bool) -> int:
 def _target(rule: Rule, link: int, path: str, links: int) -> str:
     """Where the link leads, which is closed then. Raises Trouble where someone else decides that."""
     try:
-        _check(rule, link)
+        _check(rule, link, os.fstat(link))
         if links > MAX_LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
         return os.readlink("", dir_fd=link)
@@ -163,18 +163,26 @@ def _target(rule: Rule, link: int, path: str, links: int) -> str:
 
 
 def _check_folder(rule: Rule, fd: int, path: str, *, ours: bool) -> None:
-    if not stat.S_ISDIR(os.fstat(fd).st_mode):
+    found = os.fstat(fd)
+    if not stat.S_ISDIR(found.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
     if ours:
-        _check(rule, fd)
+        _check(rule, fd, found)
 
 
-def _check(rule: Rule, fd: int) -> None:
+def _check(rule: Rule, fd: int, found: os.stat_result) -> None:
     """Raises Trouble if others can change what this descriptor stands for."""
+
+    def check(name: str) -> None:
+        rule.check(name, found, lambda: is_read_only(os.fstatvfs(fd)))
+
     try:
-        rule.check(os.readlink(f"/proc/self/fd/{fd}"), os.fstat(fd), lambda: is_read_only(os.fstatvfs(fd)))
-    except Distrusted as distrusted:
-        raise Trouble(str(distrusted)) from None
+        check("")
+    except Distrusted:
+        try:
+            check(os.readlink(f"/proc/self/fd/{fd}"))  # only now: it costs as much as all the rest
+        except Distrusted as distrusted:
+            raise Trouble(str(distrusted)) from None
 
 
 def _check_place(folder: int, name: str) -> None:
