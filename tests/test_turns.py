@@ -76,3 +76,26 @@ def test_who_has_left_has_no_turn(loop: str) -> None:
         assert told == ["stays", "last"]
 
     run(loop, main())
+
+
+class Breaks(Busy):
+    """Its turn ends with an error."""
+
+    def take_turn(self) -> None:
+        super().take_turn()
+        raise LookupError("of a test")
+
+
+def test_one_that_breaks_keeps_nobody_waiting(loop: str) -> None:
+    """After an error in somebody's turn, which the loop is told of, the others have theirs."""
+
+    async def main() -> None:
+        running, errors = asyncio.get_running_loop(), list[object]()
+        running.set_exception_handler(lambda _, context: errors.append(context.get("exception")))
+        turns, told = Turns(running), list[str]()
+        turns.add(Breaks(turns, told, "breaks", 1))
+        turns.add(Busy(turns, told, "waits", 1))
+        await until(lambda: told == ["breaks", "waits"])
+        assert [type(error) for error in errors] == [LookupError]
+
+    run(loop, main())

@@ -45,11 +45,10 @@ class Turns:
     def _run(self) -> None:
         self._soon = False
         until = boot_time() + TURN
-        for _ in range(len(self._waiting)):  # who adds itself again comes in the next turn
-            if not self._waiting:
-                break
-            worker, _nothing = self._waiting.popitem(last=False)
-            worker.take_turn()
-            if boot_time() > until:
-                break
-        self._rearm()
+        try:
+            for _ in range(len(self._waiting)):  # who adds itself again comes in the next turn
+                self._waiting.popitem(last=False)[0].take_turn()
+                if boot_time() > until or not self._waiting:
+                    break
+        finally:  # one that breaks keeps nobody waiting
+            self._rearm()
