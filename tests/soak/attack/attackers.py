@@ -66,7 +66,7 @@ def silent(place: Place) -> Iterator[int]:
     held = place.many(SILENT)
     while True:
         yield len(held)
-        time.sleep(0.05)
+        time.sleep(0.05)  # real time: it does nothing, for a while
 
 
 def byte_by_byte(place: Place) -> Iterator[int]:
@@ -92,7 +92,7 @@ def unread(place: Place) -> Iterator[int]:
         try:
             held[number].send(STATUS * 200, socket.MSG_DONTWAIT)
         except BlockingIOError:
-            time.sleep(0.0001)
+            time.sleep(0.0001)  # real time: the agent has to drop it first
         except OSError:  # dropped, as it should be
             held[number].close()
             held[number] = place.connect()
