@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from d7agent.agent import server
 from d7agent.agent.connection import Connection
 from d7agent.agent.limits import Limits
 from d7agent.agent.poller import READ
@@ -281,6 +282,26 @@ def test_those_who_may_not_ask_hold_few_connections(loop: str) -> None:
         assert stand.server.roster._refused == {}
 
     play(loop, scene, Limits(refused=2))
+
+
+def test_memory_is_given_back_when_a_crowd_has_left(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once three quarters of a crowd are gone, and not for the coming and going of a few."""
+    given = list[int]()
+
+    async def scene(stand: Stand) -> None:
+        monkeypatch.setattr(server, "give_back", lambda: given.append(stand.server.connections))
+        few = [await stand.client() for _ in range(10)]
+        for client in few:
+            await client.close()
+        await until(lambda: stand.server.connections == 0)
+        crowd = [await stand.client() for _ in range(server.CROWD)]
+        assert await stand.works()
+        for client in crowd:
+            await client.close()
+        await until(lambda: stand.server.connections == 0)
+        assert len(given) == 1
+
+    play(loop, scene)
 
 
 def test_with_everybody_busy_newcomers_are_refused(loop: str, caplog: pytest.LogCaptureFixture) -> None:

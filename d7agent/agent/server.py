@@ -9,6 +9,7 @@ from d7agent import __version__
 from d7agent.agent.call import Call, Handler
 from d7agent.agent.connection import Connection
 from d7agent.agent.guest import Guest
+from d7agent.agent.heap import give_back
 from d7agent.agent.limits import Limits, fit, raise_nofile
 from d7agent.agent.listener import Listener
 from d7agent.agent.peers import Peer
@@ -23,6 +24,7 @@ __all__ = ["Call", "Handler", "Limits", "Peer", "Server", "fit", "raise_nofile"]
 
 LOG_EVERY: Final = 60.0  # seconds between two log lines about a full house
 LAST_CALL: Final = 0.5  # seconds at the end for those who have connected and are about to ask
+CROWD: Final = 128  # connections; when so many were here and a quarter is left, their memory is given back
 LOOK: Final = 0.01  # seconds between two looks whether they have
 
 log = logging.getLogger("d7agent.agent.server")
@@ -52,6 +54,7 @@ class Server:
         self._empty: asyncio.Event = asyncio.Event()
         self._closing = False
         self._full_logged = -LOG_EVERY
+        self._most = 0  # connections at once, since the last crowd left
 
     @property
     def connections(self) -> int:
@@ -117,6 +120,7 @@ class Server:
             return None
         uid = guest.peer.uid
         share = self.roster.join(guest, uid)
+        self._most = max(self._most, self.roster.count)
         if share is None:
             self._tell_full(uid)
         return share
@@ -131,6 +135,9 @@ class Server:
         self._watched.pop(guest, None)
         if not self.roster.count:
             self._empty.set()
+        if self._most >= CROWD and self.roster.count <= self._most // 4:
+            self._most = self.roster.count
+            self.loop.call_soon(give_back)
 
     def watch(self, guest: Guest) -> None:
         """Inspect the connection at every sweep, as long as it says so."""

@@ -124,11 +124,19 @@ def rubbish(place: Place) -> Iterator[int]:
 
 
 def descriptors(place: Place) -> Iterator[int]:
-    """Requests with descriptors, which are to be closed and not kept."""
+    """Requests with descriptors, which are to be refused, or closed and not kept."""
     passed = array.array("i", [os.open(os.devnull, os.O_RDONLY) for _ in range(DESCRIPTORS)])
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)]
+
+    def ask(sock: socket.socket) -> None:
+        try:
+            sock.sendmsg([ASK], rights)
+        except PermissionError:  # a kernel that refuses for the agent
+            sock.send(ASK)
+        sock.recv(65_536)
+
     while True:
-        yield _visit(place, lambda sock: (sock.sendmsg([ASK], rights), sock.recv(65_536)))
+        yield _visit(place, ask)
 
 
 def ahead(place: Place) -> Iterator[int]:

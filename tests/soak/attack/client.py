@@ -4,7 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 from tests.soak.broken import need
@@ -27,19 +27,22 @@ class Waits(NamedTuple):
 def measuring(pid: int) -> Iterator[None]:
     """The agent alone on one processor, everybody else on another, and the one that measures before all of those.
 
-    How the kernel shares a processor among a client and its attackers is not what is measured. Needs root and two
-    processors.
+    How the kernel shares a processor among a client, its attackers and whatever else runs here is not what is measured.
+    Needs root and two processors.
     """
     first, *others = sorted(os.sched_getaffinity(0))
     ours, agents = os.sched_getaffinity(0), [int(task) for task in os.listdir(f"/proc/{pid}/task")]
     for task in agents:
         os.sched_setaffinity(task, {first})
+        os.sched_setscheduler(task, os.SCHED_FIFO, os.sched_param(PRIORITY))
     os.sched_setaffinity(0, {others[0]})
     os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))
     try:
         yield
     finally:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        for task in (0, *agents):
+            with suppress(ProcessLookupError):  # a thread that has ended
+                os.sched_setscheduler(task, os.SCHED_OTHER, os.sched_param(0))
         os.sched_setaffinity(0, ours)
 
 
