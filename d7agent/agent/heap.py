@@ -1,4 +1,4 @@
-"""Gives memory that a crowd of clients took back to the kernel: the allocator would keep much of it for the next one."""
+"""Gives memory that a crowd of clients took back to the kernel: the allocator would keep much of it for the next."""
 
 import ctypes
 from typing import Final
