@@ -54,7 +54,7 @@ class Connection(Guest):
             inbox.clear()
             self._sock.close()
             return True
-        self._ready = self._refused() is None
+        self._ready = self._refusal is None
         if count > 0:
             self._received(inbox, count)
         if not self._closing:
@@ -115,7 +115,8 @@ class Connection(Guest):
         return self._call is None and not self._again and self._unsent is None
 
     def _ended(self) -> None:
-        self._host.turns.discard(self)
+        if self._again:
+            self._host.turns.discard(self)
         if self._inbox is not None:
             self._inbox.clear()
         self._leave()

@@ -20,6 +20,7 @@ class Guest(Channel):
     _held = 0  # bytes of requests waiting here that are counted in our share
     _refusal: bytes | None = None  # the error frame for a peer that may not ask
     _checked = False  # whether that is up to date
+    _judged = False  # whether we are listed as one who may not ask
     _manner = 0  # how often in a row bytes were a request answered quickly; below 0, how often they were not
 
     @property
@@ -68,7 +69,9 @@ class Guest(Channel):
         if not self._checked:
             self._refusal = refusal(self._host.handler, self.peer)
             self._checked = True
-            self._host.judged(self, refused=self._refusal is not None)
+            if self._judged != (self._refusal is not None):
+                self._judged = not self._judged
+                self._host.judged(self, refused=self._judged)
         return self._refusal
 
     def _place(self, *, free: bool, half: bool) -> None:
@@ -96,7 +99,7 @@ class Guest(Channel):
                 self._drop("its user leaves too many requests unfinished")
 
     def _was_quick(self) -> None:
-        self._manner = max(self._manner, 0) + 1
+        self._manner = self._manner + 1 if self._manner > 0 else 1
         if self._manner == KNOWN and self._watched == READ:
             self._host.poller.hand_over(self._sock.fileno())
 

@@ -44,7 +44,8 @@ class Lane:
 
     def forget(self, number: int) -> None:
         """What was told of it is over; its number may be another's soon."""
-        self._told.pop(number, None)
+        if self._told:
+            self._told.pop(number, None)
 
     def close(self) -> None:
         """Watch nothing any more."""
@@ -53,13 +54,19 @@ class Lane:
             self._epoll.close()
 
     def _turn(self) -> None:
-        until, told = boot_time() + TURN, self._told
+        told = self._told
         if not told:
-            told.update(self._epoll.poll(0, BATCH))
+            events = self._epoll.poll(0, BATCH)
+            if len(events) == 1:  # as mostly
+                number, event = events[0]
+                self._ready[number](event)
+                return
+            told.update(events)
+        until = boot_time() + TURN
         while told:
             number = next(iter(told))
-            events = told.pop(number)
-            self._ready[number](events)
+            event = told.pop(number)
+            self._ready[number](event)
             if boot_time() > until:
                 return
 
@@ -111,8 +118,11 @@ class Poller:
     def forget(self, number: int) -> None:
         """The descriptor is about to be closed, which takes it out of its set."""
         self._ready.pop(number, None)
-        self._lane(number).forget(number)
-        self._demoted.discard(number)
+        if number in self._demoted:
+            self._demoted.discard(number)
+            self._last.forget(number)
+        else:
+            self._first.forget(number)
         if number in self._handed_over:
             self._take_back(number)
 

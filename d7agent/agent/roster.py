@@ -77,9 +77,11 @@ class Roster(Generic[M]):
 
     def leave(self, share: Share[M], member: M) -> None:
         """Give the place back."""
-        self._refused.pop(member, None)
-        share.halves.pop(member, None)
         share.idle.pop(member, None)
+        if share.halves:
+            share.halves.pop(member, None)
+        if self._refused:
+            self._refused.pop(member, None)
         share.members.discard(member)
         self.count -= 1
 
