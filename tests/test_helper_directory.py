@@ -43,13 +43,13 @@ def test_files_we_write_are_private(tmp_path: Path, umask: int) -> None:
 
 
 def test_a_folder_we_make_is_private(tmp_path: Path) -> None:
-    """0700, whatever the umask."""
+    """0700, whatever the umask; its parents too, or others could rename it."""
     before = os.umask(0)
     try:
         directory(tmp_path / "a/b").write(APPLICATION)
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "a/b").stat().st_mode) == 0o700
+    assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a", "a/b")} == {0o700}
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666, 0o602])
@@ -70,6 +70,53 @@ def test_files_of_another_user_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreUnreachable) as fault:
         directory(path).read()
     assert "65534" in fault.value.failed.message
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: another owner's folders; run as root")
+@pytest.mark.parametrize("which", ["c", "."])
+def test_a_folder_of_another_user_is_refused(tmp_path: Path, which: str) -> None:
+    """Its owner could put another credential in place of ours; the folder is named, be it the last or one above."""
+    above = tmp_path / "above"
+    path = folder(above / "c", client_id="id-1", client_secret="secret-1")
+    os.chown(above / which, 65534, 65534)
+    (tmp_path / "link").symlink_to(path)
+    for way in (path, tmp_path / "link"):
+        with pytest.raises(StoreUnreachable) as fault:
+            directory(way).read()
+        assert f"the folder {above / which} belongs to uid 65534" in fault.value.failed.message
+        assert "chown it to root" in fault.value.failed.hint
+    os.chown(above / which, 0, 0)
+    assert directory(path).read() == directory(tmp_path / "link").read() == APPLICATION
+
+
+def test_a_folder_below_one_that_others_write_is_refused(tmp_path: Path) -> None:
+    """Nothing is read there, nothing written, and no folder made; a sticky one like /tmp does no harm."""
+    above = tmp_path / "above"
+    path = folder(above / "c", client_id="id-1", client_secret="secret-1")
+    above.chmod(0o777)
+    for act in (directory(path).read, lambda: directory(path).write(OTHER)):
+        with pytest.raises(StoreUnreachable) as fault:
+            act()
+        assert f"others can write to the folder {above} (mode 0777)" in fault.value.failed.message
+        assert f"chmod go-w {above} (or +t)" in fault.value.failed.hint
+    with pytest.raises(StoreUnreachable):
+        replace({above / "new/token": "text"})
+    assert not (above / "new").exists()
+    above.chmod(0o1777)
+    assert directory(path).read() == APPLICATION
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: another owner's links; run as root")
+def test_a_link_of_another_user_leads_nowhere(tmp_path: Path) -> None:
+    """Neither to a folder nor to a mount: he would choose whose credential is used."""
+    path = folder(tmp_path / "c", client_id="id-1", client_secret="secret-1")
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    os.chown(link, 65534, 65534, follow_symlinks=False)
+    for env in ({}, {"CREDENTIALS_DIRECTORY": str(path)}):
+        with pytest.raises(StoreUnreachable) as fault:
+            DirectoryStore(str(link), target("directory"), env).read()
+        assert f"the link {link} belongs to uid 65534" in fault.value.failed.message
 
 
 def test_what_is_no_file_does_not_hang(tmp_path: Path) -> None:

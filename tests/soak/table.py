@@ -3,7 +3,7 @@
 import json
 from typing import Final, NamedTuple
 
-from tests.soak import fuzz, kills, refreshes, weeks
+from tests.soak import attack, fuzz, kills, refreshes, weeks
 from tests.soak.broken import Figures, Round
 
 # One line a round: its name, the option that counts it, how many in a whole run and in a quick one, and what runs it.
@@ -11,6 +11,7 @@ ROUNDS: Final = (
     Round("weeks", "weeks", 300, 30, weeks.run),
     Round("refreshes", "refreshes", 100, 10, refreshes.run),
     Round("kills", "kills", 500, 20, kills.run),
+    Round("attack", "knocks", 100_000, 2_000, attack.run),
     Round("fuzz", "inputs", 10_000_000, 150_000, fuzz.run),
 )
 
