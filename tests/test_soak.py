@@ -17,7 +17,8 @@ from d7agent.helper.answers import Answer, Issued
 from d7agent.wire.framing import Inbox, decode_call
 from d7agent.wire.messages import Envelope
 from tests.soak import __main__ as command
-from tests.soak import fuzz, kills, refreshes, weeks
+from tests.soak import attack, fuzz, kills, refreshes, weeks
+from tests.soak.attack import attackers
 from tests.soak.broken import Broken, Figures, Round
 from tests.soak.fuzzing import answers, settings, wire
 from tests.soak.kills import checks
@@ -50,6 +51,16 @@ def test_a_short_round_of_refreshes() -> None:
     figures = refreshes.run(SEED, 6)
     assert figures["hits of the client secret"] == 0
     assert 1 <= int(figures["copies of the token at rest"]) <= refreshes.COPIES
+
+
+@pytest.mark.xdist_group("the host's agent")
+def test_a_short_round_of_attacks() -> None:
+    """Under every kind of attack a well-behaved client gets its tokens; memory and descriptors come back."""
+    memory.need_root()
+    figures = attack.run(SEED, 500)
+    served = [figure for name, figure in figures.items() if name.endswith("tokens served meanwhile")]
+    assert len(served) == len(attackers.KINDS)
+    assert all(int(tokens) > 0 for tokens in served)
 
 
 @pytest.mark.parametrize("name", fuzz.TARGETS)

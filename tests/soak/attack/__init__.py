@@ -23,6 +23,7 @@ from tests.support.system_agent import SystemAgent
 
 WHOLE: Final = 100_000  # connects of one uid in a whole run; a shorter one is too short to judge a 99th percentile by
 SECONDS: Final = 4.0  # of each attack in a whole run
+SHORT: Final = 0.3  # in a short one, in which nobody's patience is measured
 QUIET: Final = 2.0  # seconds of the same client without an attack, right before it
 TRIES: Final = 3  # of an attack; the best counts: what others do on the machine is not the agent's doing
 BAR: Final = 3.0  # times the quiet 99th percentile that a client waits, at most
@@ -85,7 +86,7 @@ class Siege:
     def __init__(self, path: str, pid: int, count: int) -> None:
         self._path, self._pid, self._count = path, pid, count
         self._whole = count >= WHOLE
-        self._seconds = SECONDS if self._whole else 0.5
+        self._seconds = SECONDS if self._whole else SHORT
         self._rss, self._files = _rss(pid), _files(pid)
         self._peak = self._rss
 
