@@ -105,15 +105,15 @@ make_venv() {
     "$1" -m venv "$2"
 }
 
-# install_pinned FOLDER: what scripts/requirements-test.txt pins; without the network when that is there already.
+# install_pinned FOLDER FILE: what FILE pins; without the network when that is there already.
 install_pinned() {
-    local stamp
-    stamp=$(sha256sum <scripts/requirements-test.txt)
-    [ "$(cat "$1/.pinned" 2>/dev/null || true)" != "$stamp" ] || return 0
+    local stamp kept=$1/.pinned-${2##*/}
+    stamp=$(sha256sum <"$2")
+    [ "$(cat "$kept" 2>/dev/null || true)" != "$stamp" ] || return 0
     say "installing the pinned Python packages into $1"
-    "$1/bin/python" -m pip "${PIP_QUIET[@]}" install --require-hashes --only-binary :all: -r scripts/requirements-test.txt ||
+    "$1/bin/python" -m pip "${PIP_QUIET[@]}" install --require-hashes --only-binary :all: -r "$2" ||
         die "The pinned packages could not be installed into $1; pip's message is above."
-    printf '%s\n' "$stamp" >"$1/.pinned"
+    printf '%s\n' "$stamp" >"$kept"
 }
 
 # build_wheel FOLDER: builds the project with that environment's hatchling and prints the wheel's path.
@@ -144,14 +144,25 @@ shell_files() {
     done < <(find .ci scripts tests systemd -type f ! -name '*.py[co]' 2>/dev/null)
 }
 
+# bandit FOLDER ARGS...: prints each finding, and fails if there is one. It also warns of a `# nosec` as unneeded for each other text in
+# the same line, wrongly; tests/test_supply.py finds those that are.
+bandit() {
+    local folder=$1
+    shift
+    "$folder/bin/bandit" -q -f custom -c pyproject.toml "$@" 2> >(grep -v 'nosec encountered' >&2)
+}
+
 # What has failed so far, by name.
 failed=()
 
-# lint FOLDER: ruff, mypy and shellcheck, all of them; adds to `failed` those that were not content.
+# lint FOLDER: ruff, mypy, bandit and shellcheck, all of them; adds to `failed` those that were not content.
 lint() {
     "$1/bin/ruff" check -q --output-format concise . || failed+=("ruff check")
     "$1/bin/ruff" format -q --check . || failed+=("ruff format")
     "$1/bin/mypy" --strict --no-error-summary || failed+=(mypy)
+    # The examples are for reading: what they may besides is what scripts/examples/ruff.toml lets them.
+    bandit "$1" -x scripts/examples -r d7agent scripts scripts/d7agent || failed+=(bandit)
+    bandit "$1" -s B105,B310 -r scripts/examples || failed+=("bandit (examples)")
     if command -v shellcheck >/dev/null; then
         shell_files | xargs -d '\n' shellcheck -x || failed+=(shellcheck)
     else

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,6 +64,25 @@ def test_wrong_logins_spend_the_budget_of_a_name_that_is_new(live: Live, box: Sa
     assert set(statuses[:15]) == {5}
     assert statuses[-1] == 6
     assert box.stats.logins < 23
+
+
+def test_ever_new_names_spend_one_budget(live: Live, box: Sandbox) -> None:
+    """A loop of logins over new names ends at the budget that they share (exit 6), over a restart as well."""
+    live.kill()
+    live.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (live.state / "_new.state").write_text(json.dumps({"level": 3.0, "wall": time.time()}))
+    live.start()
+
+    def login(name: str) -> int:
+        where = ("--base-url", box.url, "--store", f"directory:{live.root}/cred-{name}")
+        return live.run("login", name, "--stdin", *where, text="sandbox-id\nwrong\n").returncode
+
+    statuses = [login("a"), login("b")]
+    live.kill()
+    live.start()
+    statuses += [login(name) for name in "cde"]
+    assert statuses == [5, 5, 5, 6, 6]
+    assert box.stats.logins == 3
 
 
 def test_status_does_not_show_what_a_command_is_given(live: Live) -> None:

@@ -12,6 +12,7 @@ from tests.support.machine import within_budget
 
 NOW = Stamp(boot=50_000.0, wall=1.79e9, boot_id="b")
 YEAR = 365 * 86400.0
+HOUR = 3600.0
 
 
 def emptied(count: int, now: float = NOW.boot) -> Budget:
@@ -134,6 +135,28 @@ def test_a_restart_refills_at_the_configured_rate() -> None:
     """With five logins an hour, ten minutes are not five logins."""
     saved = Snapshot(level=0.0, wall=NOW.wall - 600)
     assert budgets.left(budgets.restored(saved, NOW, per_hour=5), NOW.boot) == 0
+
+
+def test_the_newest_snapshot_counts() -> None:
+    """By the boot clock; one of this boot before any of another; of two from the future the emptier one."""
+    old, young = (Snapshot(level, NOW.wall, boot=boot, boot_id="b") for level, boot in ((1.0, 100.0), (9.0, 200.0)))
+    foreign = Snapshot(5.0, NOW.wall + YEAR, boot=9e9, boot_id="a")
+    assert budgets.newest([old, foreign, young], NOW) == young
+    later = Stamp(50.0, NOW.wall, "c")
+    assert budgets.newest([old, replace(young, wall=NOW.wall - 60)], later) == old
+    assert budgets.newest([foreign, replace(foreign, level=4.0)], later) == replace(foreign, level=4.0)
+    assert budgets.newest([], NOW) is None
+
+
+def test_what_a_snapshot_says_is_past_after_two_hours() -> None:
+    """An hour fills any bucket, another ends any backoff; what D7 refused stays refused."""
+    snapshot = budgets.saved(emptied(30), NOW, 9, NOW.boot + HOUR)
+    later = replace(NOW, boot=NOW.boot + budgets.PAST + 1)
+    assert not budgets.is_past(snapshot, replace(NOW, boot=NOW.boot + budgets.PAST - 1))
+    assert budgets.is_past(snapshot, later)
+    assert budgets.left(budgets.restored(snapshot, later), later.boot) == 30
+    assert budgets.retry_left(snapshot, later) == 0
+    assert not budgets.is_past(replace(snapshot, refused="f" * 64), later)
 
 
 @pytest.mark.parametrize("level", [-1e9, 1e9])

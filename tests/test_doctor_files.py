@@ -26,9 +26,13 @@ def test_files_that_others_can_change(config: Path) -> None:
     """Whoever can write a profile can have the secret sent to himself."""
     (config / "config.toml").write_text("")
     assert bad(configuration.check, look()) == []
-    (config / "config.toml").chmod(0o666)
-    found = only(configuration.check, look())
-    assert (found.id, found.level, f"chmod go-w {config}/config.toml" in found.remedy) == ("file-mode", "error", True)
+    for path in (config / "config.toml", config):
+        mode = path.stat().st_mode
+        path.chmod(mode | 0o022)
+        found = bad(configuration.check, look())[0]
+        assert (found.id, found.level, f"chmod go-w {path}" in found.remedy) == ("file-mode", "error", True)
+        assert f"others can write to the {'folder' if path == config else 'file'} {path}" in found.text
+        path.chmod(mode)
 
 
 def test_state_that_others_can_read(folder: Path, config: Path) -> None:
@@ -61,6 +65,11 @@ def test_credentials_that_others_can_read(folder: Path, config: Path) -> None:
     (credential / "access_token").chmod(0o644)
     found = only(configuration.check, look())
     assert (found.remedy, "very-secret" in str(found)) == (f"chmod 600 {credential}/access_token", False)
+    (credential / "access_token").chmod(0o600)
+    credential.chmod(0o777)
+    found = only(configuration.check, look())
+    assert f"others can write to the folder {credential}" in found.text
+    assert found.remedy == f"chmod go-w {credential} (or +t)"
 
 
 def test_a_profile_in_trouble_has_its_next_step(folder: Path, d7agent: cli.Inside) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from d7agent.core.config import Config, Profile
 from d7agent.core.errors import ConfigError
 from d7agent.core.paths import Paths
 from tests.support.osfaults import paths_in, unprivileged
+from tests.support.staging import READ_ONLY, mounted
 
 
 @pytest.fixture
@@ -98,6 +101,105 @@ def test_what_is_no_readable_file_is_named_and_never_waited_for(
     with pytest.raises(ConfigError) as caught:
         files.load(paths)
     assert str(caught.value) == f"{path}{problem}"
+
+
+STRANGER = 65534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: other users' files; run the tests as root")
+
+
+def refused(paths: Paths) -> list[str]:
+    """The problems with which the configuration is refused; what is good is served without it."""
+    with pytest.raises(ConfigError) as caught:
+        files.load(paths)
+    assert files.salvage(paths).profiles.keys() == {"default"}
+    return str(caught.value).splitlines()
+
+
+@as_root
+@pytest.mark.parametrize("which", ["config.toml", "profiles/x.toml"])
+@pytest.mark.parametrize("link", [False, True])
+def test_a_file_of_someone_else_is_refused(paths: Paths, which: str, link: bool) -> None:
+    """It names hooks and programs that would run as us, be it linked from elsewhere; root's own is taken."""
+    path = Path(paths.config_dir, which)
+    real = Path(paths.config_dir).parent / "elsewhere" if link else path
+    real.write_text("")
+    if link:
+        path.symlink_to(real)
+    os.chown(real, STRANGER, STRANGER)
+    (said,) = refused(paths)
+    assert f"{path}: refused: the file {path} belongs to uid {STRANGER}, who could change it" in said
+    assert said.endswith(": chown it to root, or choose another place")
+    os.chown(real, 0, 0)
+    files.load(paths)
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o602])
+def test_a_file_that_others_can_write_is_refused(paths: Paths, mode: int) -> None:
+    """With what to do about it; read it they may."""
+    path = Path(paths.config_file)
+    path.write_text("")
+    path.chmod(mode)
+    assert refused(paths) == [
+        f"{path}: refused: others can write to the file {path} (mode {mode:04o}): chmod go-w {path}"
+    ]
+    path.chmod(0o644)
+    files.load(paths)
+
+
+def test_a_folder_that_others_can_write_is_refused(paths: Paths) -> None:
+    """One line for all the profiles in it; nothing is written there either, and nothing lost when it is mended."""
+    put(paths, "a", "")
+    put(paths, "b", "")
+    folder = Path(paths.written_dir)
+    folder.chmod(0o777)
+    said = f"refused: others can write to the folder {folder} (mode 0777): chmod go-w {folder} (or +t)"
+    assert refused(paths)[0] == f"{folder}: {said}"
+    with pytest.raises(ConfigError) as caught:
+        files.write_profile(paths, "c", {"store": "environment"})
+    assert str(caught.value) == f"{folder}/c.toml: {said}"
+    folder.chmod(0o755)
+    assert files.load(paths).profiles.keys() == {"a", "b"}
+
+
+@as_root
+def test_a_folder_of_someone_else_is_refused(tmp_path: Path) -> None:
+    """However high up it is."""
+    paths = paths_in(tmp_path / "theirs" / "ours")
+    Path(paths.written_dir).mkdir(parents=True)
+    put(paths, "a", "")
+    os.chown(tmp_path / "theirs", STRANGER, STRANGER)
+    assert f"the folder {tmp_path}/theirs belongs to uid {STRANGER}" in refused(paths)[0]
+
+
+LOAD = """
+from d7agent.agent import files
+from tests.support.osfaults import paths_in
+print(*files.load(paths_in({folder!r})).profiles)
+"""
+
+
+def test_a_read_only_mount_of_any_mode(paths: Paths, tmp_path: Path) -> None:
+    """Kubernetes mounts configuration with mode 0777, and read-only: nobody can write to it there."""
+    put(paths, "a", "").chmod(0o666)
+    for folder in (paths.written_dir, paths.config_dir):
+        Path(folder).chmod(0o777)
+    assert refused(paths)
+    program = [sys.executable, "-c", LOAD.format(folder=str(tmp_path))]
+    done = subprocess.run(
+        [*mounted(READ_ONLY, Path(paths.config_dir)), *program], capture_output=True, text=True, check=False, timeout=20
+    )
+    assert (done.stdout, done.stderr) == ("a\n", "")
+
+
+@as_root
+def test_the_hosts_agent_trusts_root_and_itself(paths: Paths) -> None:
+    """Root's config.toml and the profiles that the agent's own user wrote; as `doctor` reads them, who is root."""
+    Path(paths.config_file).write_text("")
+    os.chown(put(paths, "a", ""), STRANGER, STRANGER)
+    os.chown(paths.written_dir, STRANGER, STRANGER)
+    assert files.load(paths, STRANGER).profiles.keys() == {"a"}
+    with pytest.raises(ConfigError, match="belongs to uid"):
+        files.load(paths, STRANGER - 1)
 
 
 def test_an_unreadable_file_is_named_beside_the_problems_of_the_others() -> None:

@@ -175,6 +175,13 @@ def test_an_absurd_date_is_none(text: str) -> None:
     assert date({"date": text}) is None
 
 
+def test_secrets_are_cut_out_of_a_header() -> None:
+    """Nor does a proxy that repeats it in the type of its page."""
+    got = failed(sort_login(Answer(403, {"content-type": "text/s3cr3t-value; x"}, b"<html>"), NOW, "s3cr3t-value"))
+    assert "s3cr3t" not in got.message
+    assert "with text/…" in got.message
+
+
 def test_secrets_are_cut_out_of_d7s_words() -> None:
     """A server that repeats the secret does not get it into a message."""
     got = failed(sort_login(answer(400, {"detail": "bad secret s3cr3t-value"}), NOW, "s3cr3t-value"))

@@ -1,14 +1,18 @@
+import fcntl
+import functools
 import itertools
 import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from d7agent.core.jobs import Failed, Nothing, Recall, decode_reply, encode
 from d7agent.core.model import Secret
+from d7agent.helper import manifest
 from d7agent.helper.directory import DirectoryStore, expanded, is_mount
 from d7agent.helper.faults import StoreUnreachable
 from d7agent.helper.private_files import replace, secret_text
@@ -39,13 +43,13 @@ def test_files_we_write_are_private(tmp_path: Path, umask: int) -> None:
 
 
 def test_a_folder_we_make_is_private(tmp_path: Path) -> None:
-    """0700, whatever the umask."""
+    """0700, whatever the umask; its parents too, or others could rename it."""
     before = os.umask(0)
     try:
         directory(tmp_path / "a/b").write(APPLICATION)
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "a/b").stat().st_mode) == 0o700
+    assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a", "a/b")} == {0o700}
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666, 0o602])
@@ -66,6 +70,53 @@ def test_files_of_another_user_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreUnreachable) as fault:
         directory(path).read()
     assert "65534" in fault.value.failed.message
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: another owner's folders; run as root")
+@pytest.mark.parametrize("which", ["c", "."])
+def test_a_folder_of_another_user_is_refused(tmp_path: Path, which: str) -> None:
+    """Its owner could put another credential in place of ours; the folder is named, be it the last or one above."""
+    above = tmp_path / "above"
+    path = folder(above / "c", client_id="id-1", client_secret="secret-1")
+    os.chown(above / which, 65534, 65534)
+    (tmp_path / "link").symlink_to(path)
+    for way in (path, tmp_path / "link"):
+        with pytest.raises(StoreUnreachable) as fault:
+            directory(way).read()
+        assert f"the folder {above / which} belongs to uid 65534" in fault.value.failed.message
+        assert "chown it to root" in fault.value.failed.hint
+    os.chown(above / which, 0, 0)
+    assert directory(path).read() == directory(tmp_path / "link").read() == APPLICATION
+
+
+def test_a_folder_below_one_that_others_write_is_refused(tmp_path: Path) -> None:
+    """Nothing is read there, nothing written, and no folder made; a sticky one like /tmp does no harm."""
+    above = tmp_path / "above"
+    path = folder(above / "c", client_id="id-1", client_secret="secret-1")
+    above.chmod(0o777)
+    for act in (directory(path).read, lambda: directory(path).write(OTHER)):
+        with pytest.raises(StoreUnreachable) as fault:
+            act()
+        assert f"others can write to the folder {above} (mode 0777)" in fault.value.failed.message
+        assert f"chmod go-w {above} (or +t)" in fault.value.failed.hint
+    with pytest.raises(StoreUnreachable):
+        replace({above / "new/token": "text"})
+    assert not (above / "new").exists()
+    above.chmod(0o1777)
+    assert directory(path).read() == APPLICATION
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: another owner's links; run as root")
+def test_a_link_of_another_user_leads_nowhere(tmp_path: Path) -> None:
+    """Neither to a folder nor to a mount: he would choose whose credential is used."""
+    path = folder(tmp_path / "c", client_id="id-1", client_secret="secret-1")
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    os.chown(link, 65534, 65534, follow_symlinks=False)
+    for env in ({}, {"CREDENTIALS_DIRECTORY": str(path)}):
+        with pytest.raises(StoreUnreachable) as fault:
+            DirectoryStore(str(link), target("directory"), env).read()
+        assert f"the link {link} belongs to uid 65534" in fault.value.failed.message
 
 
 def test_what_is_no_file_does_not_hang(tmp_path: Path) -> None:
@@ -127,8 +178,8 @@ def test_a_write_after_one_that_was_killed(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "c").iterdir()} == {"access_token", ".d7agent"}
 
 
-def killed_at(step: int, store: DirectoryStore, credential: Credential) -> bool:
-    """Write in a child process that ends at the step-th change of a file, cleaning up nothing; False: it did not."""
+def killed_at(step: int, act: Callable[[], object]) -> bool:
+    """Act in a child process that ends at the step-th change of a file, cleaning up nothing; False: it did not."""
     pid = os.fork()
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0
@@ -139,7 +190,7 @@ def killed_at(step: int, store: DirectoryStore, credential: Credential) -> bool:
             os._exit(9)
 
     sys.addaudithook(hook)
-    store.write(credential)
+    act()
     os._exit(0)
 
 
@@ -151,7 +202,7 @@ def test_killed_at_any_step(tmp_path: Path, new: Credential) -> None:
     for step in itertools.count(1):
         store = directory(tmp_path / str(step))
         store.write(APPLICATION)
-        killed = killed_at(step, store, new)
+        killed = killed_at(step, functools.partial(store.write, new))
         found.append(store.read())
         store.write(APPLICATION)
         assert store.delete() == ()
@@ -164,6 +215,62 @@ def test_killed_at_any_step(tmp_path: Path, new: Credential) -> None:
     )  # first the old one, from some step on the new
     assert all(credential in (APPLICATION, new) for credential in found)
     assert (found[0], found[-1]) == (APPLICATION, new)
+
+
+def test_what_a_killed_write_had_begun_is_tidied_up(tmp_path: Path) -> None:
+    """A secret that never came to count does not lie about: the next look takes it away, if nobody is at work there."""
+    store = directory(tmp_path / "c")
+    store.write(APPLICATION)
+    begun = tmp_path / "c/.d7agent.next.tmp"
+    begun.write_text('{"client_id":"id-2","client_secret":"s')
+    fd = os.open(tmp_path / "c", os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    assert store.read() == APPLICATION
+    assert begun.exists()
+    os.close(fd)
+    assert store.read() == APPLICATION
+    assert not begun.exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # pytest-xdist's own thread
+def test_a_deletion_killed_at_any_step(tmp_path: Path) -> None:
+    """The credential is there whole or not at all, never one half of it, and nothing stays behind in the end."""
+    found = []
+    for step in itertools.count(1):
+        store = directory(tmp_path / str(step))
+        store.write(APPLICATION)
+        killed = killed_at(step, store.delete)
+        found.append(store.read())
+        assert store.delete() == ()
+        assert list((tmp_path / str(step)).iterdir()) == []
+        if not killed:
+            break
+    assert len(found) > 5
+    assert found == sorted(found, key=lambda credential: credential is None)
+    assert set(found) == {APPLICATION, None}
+
+
+def test_a_credential_of_a_person_after_a_deletion_that_was_killed(tmp_path: Path) -> None:
+    """What someone has put there meanwhile is read, and stays."""
+    store = directory(tmp_path / "c")
+    store.write(APPLICATION)
+    replace({tmp_path / "c/.d7agent.next": "{}"})
+    folder(tmp_path / "c", access_token="a.b.c")
+    assert store.read() == READY
+    assert {path.name for path in (tmp_path / "c").iterdir()} == {"access_token"}
+
+
+def test_a_deletion_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk a credential is deleted all the same."""
+    store = directory(tmp_path / "c")
+    store.write(APPLICATION)
+
+    def full(_: object) -> None:
+        raise StoreUnreachable("no space left on device", "make room on the disk")
+
+    monkeypatch.setattr(manifest, "replace", full)
+    assert store.delete() == ()
+    assert list((tmp_path / "c").iterdir()) == []
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"client_id": 1}', '{"other": "x"}'])

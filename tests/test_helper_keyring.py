@@ -188,25 +188,25 @@ def test_a_backend_that_is_none(session: KeyringSession, name: str) -> None:
 
 
 def test_a_plugin_that_prints_or_raises(session: KeyringSession, tmp_path: Path) -> None:
-    """A plugin's own prints do not spoil the reply, and its exceptions' words are not repeated: they may be secret."""
+    """What a plugin prints spoils no reply and, like its exceptions' words, is not repeated: it may be the secret."""
     (tmp_path / "chatty.py").write_text(
         "from keyring.backend import KeyringBackend\n"
         "class Keyring(KeyringBackend):\n"
         "    priority = 1\n"
         "    def get_password(self, service, user):\n"
-        "        print('hello from the plugin')\n"
-        "        import os; os.write(1, b'and from below')\n"
+        "        print('tr0ub4dor')\n"
+        "        import os, sys; os.write(1, b'tr0ub4dor'); os.system('echo tr0ub4dor >&2')\n"
+        "        print('tr0ub4dor', end='', file=sys.stderr)\n"
         "        raise ValueError('tr0ub4dor')\n"
         "    def set_password(self, service, user, password):\n"
-        "        raise ValueError(password)\n"
+        "        print(password)\n"
+        "        raise RuntimeError(password)\n"
     )
     env = session.env | {"PYTHONPATH": str(tmp_path)}
     done = finish_job(Recall(target("keyring:chatty.Keyring"), NOW), env=env)
     assert "ValueError" in failed(done.reply, "store_unreachable").message
-    assert "hello from the plugin" in done.stderr
-    assert "and from below" in done.stderr
     kept = finish_job(Keep(target("keyring:chatty.Keyring"), NOW, verify=False), PAIR, env)
-    failed(kept.reply, "store_unreachable")
+    assert "RuntimeError" in failed(kept.reply, "store_unreachable").message
     for seen in (done, kept):
         assert "tr0ub4dor" not in f"{seen.reply} {seen.stderr}"
         assert DEFAULT_SECRET not in f"{seen.reply} {seen.stderr}"

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from d7agent.agent.helpers import AT_ONCE, PER_HOST, Helpers, whitelisted
+from d7agent.agent.helpers import AT_ONCE, PER_HOST, Helpers, supplied, whitelisted
 from d7agent.core import jobs
 from d7agent.core.jobs import Failed, Job, Target
 from d7agent.core.model import Secret, Stamp
 
 NOW = Stamp(boot=1.0, wall=2.0)
 DONE = jobs.encode(jobs.Done(kept=("x",))).decode()
-ECHO = "import sys; data = sys.stdin.buffer.read(); sys.stdout.write(sys.argv[1])"
+READ = "import sys; print(flush=True); data = sys.stdin.buffer.read()"
+ECHO = f"{READ}; sys.stdout.write(sys.argv[1])"
 
 
 def forget() -> jobs.Forget:
@@ -46,10 +47,49 @@ def test_request_and_raw_parameters_arrive_whole(tmp_path: Path) -> None:
     out = tmp_path / "seen"
     raw = bytearray(b'{"client_secret":"' + b"s" * 60_000 + b'"}')
     sent = bytes(raw)
-    program = "import sys; open(sys.argv[2], 'wb').write(sys.stdin.buffer.read()); sys.stdout.write(sys.argv[1])"
+    program = f"{READ}; open(sys.argv[2], 'wb').write(data); sys.stdout.write(sys.argv[1])"
     run(forget(), program, DONE, str(out), raw=raw)
     assert out.read_bytes() == jobs.encode(forget()) + b"\0" + sent
     assert raw == bytes(len(sent))
+
+
+PICKY = """
+import os, select, sys
+early = select.select([0], [], [], 0)[0]
+os.write(1, b"\\n")
+data = sys.stdin.buffer.read()
+os.write(1, b'{"reply":"done","kept":["%s"]}' % (b"early" if early else b"%d" % len(data)))
+"""
+
+
+def test_a_helper_has_nothing_before_it_is_ready() -> None:
+    """Up to its READY there is not a byte for it to read, and for others to read in its place; then there is all."""
+    raw = bytearray(b"s" * 60_000)
+    size = len(jobs.encode(forget())) + 1 + len(raw)
+    assert run(forget(), PICKY, raw=raw) == jobs.Done(kept=(str(size),))
+
+
+def test_a_helper_that_is_not_ready_gets_no_request(tmp_path: Path) -> None:
+    """One that answers, or prints, in place of READY is answered with the end of its input."""
+    seen = tmp_path / "seen"
+    program = "import sys; print('x', flush=True); open(sys.argv[1], 'wb').write(sys.stdin.buffer.read())"
+    raw = bytearray(b'{"client_secret":"tr0ub4dor"}')
+    assert "without a proper answer" in failure(run(forget(), program, str(seen), raw=raw)).message
+    assert seen.read_bytes() == b""
+    assert not any(raw)
+
+
+def test_a_helper_that_reads_slowly_gets_all() -> None:
+    """More than a pipe holds is written as it is read."""
+    program = f'{READ}; print(\'{{"reply":"done","kept":["%d"]}}\' % len(data))'
+    raw = bytearray(1_000_000)
+    assert run(forget(), program, raw=raw) == jobs.Done(kept=(str(len(jobs.encode(forget())) + 1 + len(raw)),))
+
+
+def test_a_helper_that_ends_before_it_has_read_is_a_clear_failure() -> None:
+    """A request that nobody reads to its end is no error of its own: how the helper ended is told."""
+    program = "import os; os.write(1, b'\\n'); os._exit(7)"
+    assert "status 7" in failure(run(forget(), program, raw=bytearray(1_000_000))).message
 
 
 @pytest.mark.parametrize(
@@ -60,6 +100,7 @@ def test_request_and_raw_parameters_arrive_whole(tmp_path: Path) -> None:
         ("import sys; sys.exit(7)", "status 7"),
         ("import os; os.kill(os.getpid(), 9)", "signal 9"),
         ("print('[' * 100000)", "without a proper answer"),
+        ("""import os; os.write(1, b'{"reply":"done","backend":"\\xff"}')""", "without a proper answer"),
         ("print('x' * 10_000_000)", "without a proper answer"),
     ],
 )
@@ -85,12 +126,26 @@ def test_missing_helper_is_a_clear_failure() -> None:
 
 
 def test_only_whitelisted_environment_reaches_the_helper(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PYTHON*, NOTIFY_SOCKET and LISTEN_* stay out; D7_* go to the environment store alone, with its prefix."""
+    """PYTHON*, NOTIFY_SOCKET and LISTEN_* stay out, and so do the variables that may hold a credential."""
     surprises = {"PYTHONPATH": "/x", "NOTIFY_SOCKET": "@n", "LISTEN_FDS": "1", "LD_PRELOAD": "x", "D7_CLIENT_ID": "a"}
     environment = {"HOME": "/h", "LC_ALL": "C", "XDG_RUNTIME_DIR": "/r", "P_D7_API_TOKEN": "t", **surprises}
     assert set(whitelisted(environment)) == {"HOME", "LC_ALL", "XDG_RUNTIME_DIR"}
-    assert "D7_CLIENT_ID" in whitelisted(environment, "environment")
-    assert set(whitelisted(environment, "environment:P_")) == {"HOME", "LC_ALL", "XDG_RUNTIME_DIR", "P_D7_API_TOKEN"}
+
+
+def test_the_environment_store_gets_its_variables_with_the_job() -> None:
+    """D7_* go to a job whose store is the environment, with its prefix, and to no other."""
+    environment = {"D7_CLIENT_ID": "a", "P_D7_API_TOKEN": "t", "OTHER": "x"}
+
+    def given(store: str) -> dict[str, Secret]:
+        job = supplied(jobs.Forget(Target("default", store=store)), environment)
+        assert isinstance(job, jobs.Forget)
+        return job.target.variables
+
+    assert given("environment") == {"D7_CLIENT_ID": Secret("a")}
+    assert given("environment:P_") == {"P_D7_API_TOKEN": Secret("t")}
+    assert given("keyring") == {}
+    proof = jobs.Prove("https://one.example", Secret("t"))
+    assert supplied(proof, environment) is proof
 
 
 GATE = """

@@ -165,10 +165,10 @@ def test_a_string_that_names_no_store(text: str) -> None:
 def test_an_environment_prefix_has_to_be_a_name() -> None:
     """A prefix that no variable can have is refused."""
     with pytest.raises(Invalid):
-        EnvironmentStore("MY-APP", target("environment"), {})
+        EnvironmentStore("MY-APP", target("environment"))
 
 
 def test_an_empty_variable_is_none() -> None:
     """Containers set variables to nothing to unset them."""
-    env = {"D7_CLIENT_ID": "", "D7_CLIENT_SECRET": "", "D7_API_TOKEN": "a.b.c"}
-    assert EnvironmentStore("", target("environment"), env).read() == READY
+    variables = {"D7_CLIENT_ID": Secret(""), "D7_CLIENT_SECRET": Secret(""), "D7_API_TOKEN": Secret("a.b.c")}
+    assert EnvironmentStore("", target("environment", variables=variables)).read() == READY

@@ -1,11 +1,14 @@
 """What the owner does: renew and restart; and the budget that outlives it all."""
 
 import pytest
+from msgspec.structs import replace
 
+from d7agent.core import budget as budgets
 from d7agent.core import lifecycle
 from d7agent.core.errors import BudgetSpent, CredentialRejected, StoreUnavailable, TokenUnavailable
 from d7agent.core.model import Stamp
 from d7agent.core.states import (
+    Charged,
     Forgotten,
     Gone,
     LockedUp,
@@ -13,14 +16,16 @@ from d7agent.core.states import (
     Policy,
     Refused,
     Renewed,
+    Save,
     Started,
     State,
     StateSaved,
     Ticked,
+    Uncharged,
     Unlocked,
     Wanted,
 )
-from tests.support.fakes import DOWN, HTML_403, WRONG_SECRET
+from tests.support.fakes import DOWN, HTML_403, STORE_AWAY, WRONG_SECRET
 from tests.support.machine import Rig, within_budget
 
 HOUR = 3600.0
@@ -263,6 +268,20 @@ def test_state_saved_twice_changes_nothing() -> None:
     unwritable = lifecycle.step(state, StateSaved(False), now).state
     assert unwritable is not state
     assert lifecycle.step(unwritable, StateSaved(False), now).state is unwritable
+
+
+def test_a_login_of_a_new_name_is_paid_for_in_advance() -> None:
+    """And given back only where it never reached D7; nothing else changes, whatever the phase."""
+    now = Stamp(1000.0, 1.79e9, "b")
+    bare = State(profile="_new")
+    charged = lifecycle.step(bare, Charged(), now)
+    assert charged.effects == (Save(),)
+    assert replace(charged.state, budget=bare.budget) == bare
+    assert budgets.left(charged.state.budget, now.boot) == 29
+    assert lifecycle.step(charged.state, Uncharged(WRONG_SECRET), now).state is charged.state
+    back = lifecycle.step(charged.state, Uncharged(STORE_AWAY), now)
+    assert (back.effects, budgets.left(back.state.budget, now.boot)) == ((Save(),), 30)
+    assert lifecycle.step(back.state, Uncharged(STORE_AWAY), now).state is back.state
 
 
 def test_every_event_is_heard_somewhere_and_none_breaks_a_bare_state() -> None:

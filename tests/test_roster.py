@@ -32,11 +32,22 @@ class Guest:
         self.share.idle[self] = None
         return self
 
+    def half(self) -> "Guest":
+        """Leave a request unfinished."""
+        assert self.share is not None
+        self.share.halves[self] = None
+        return self
+
+    def refused(self) -> "Guest":
+        """Be found to be one who may not ask."""
+        self.roster.judged(self, refused=True)
+        return self
+
 
 @pytest.fixture
 def roster() -> Roster[Guest]:
-    """Five places, three for a uid."""
-    return Roster(Limits(connections=5, per_uid=3))
+    """Five places, three for a uid, two for all who may not ask."""
+    return Roster(Limits(connections=5, per_uid=3, refused=2))
 
 
 def test_a_uid_makes_room_itself(roster: Roster[Guest]) -> None:
@@ -75,6 +86,40 @@ def test_when_the_largest_holder_is_busy_the_next_makes_room(roster: Roster[Gues
     assert not any(guest.evicted for guest in busy)
 
 
+def test_an_unfinished_request_makes_room_before_an_idle_client(roster: Roster[Guest]) -> None:
+    """At a uid's cap the oldest half request goes first, so that its user's clients stay whatever one of them does."""
+    idle, first, second = Guest(roster, 1).rest(), Guest(roster, 1).half(), Guest(roster, 1).half()
+    Guest(roster, 1)
+    Guest(roster, 1)
+    assert [guest.evicted for guest in (idle, first, second)] == [False, True, True]
+    assert Guest(roster, 1).share
+    assert idle.evicted
+
+
+def test_the_refused_have_few_places_together(roster: Roster[Guest]) -> None:
+    """However many uids they have, those who may not ask hold so many places; the one that is here longest goes."""
+    strangers = [Guest(roster, uid).refused() for uid in (11, 12, 13, 14)]
+    assert [guest.evicted for guest in strangers] == [True, True, False, False]
+    assert roster.count == 2
+
+
+def test_at_the_cap_for_all_the_refused_make_room_first(roster: Roster[Guest]) -> None:
+    """Whoever may ask gets the place of one who may not, even of one that keeps us busy."""
+    few = [Guest(roster, 1).rest(), Guest(roster, 2).rest(), Guest(roster, 3).rest()]
+    strangers = [Guest(roster, 11).refused(), Guest(roster, 12).refused()]
+    assert Guest(roster, 4).share
+    assert [guest.evicted for guest in (*few, *strangers)] == [False, False, False, True, False]
+
+
+def test_who_is_let_in_is_a_stranger_no_more(roster: Roster[Guest]) -> None:
+    """One that was refused and may ask now is not among those who go first; one that has left is forgotten."""
+    let_in, gone = Guest(roster, 11).refused(), Guest(roster, 12).refused()
+    roster.judged(let_in, refused=False)
+    gone.leave()
+    strangers = [Guest(roster, uid).refused() for uid in (13, 14, 15)]
+    assert [guest.evicted for guest in (let_in, *strangers)] == [False, True, False, False]
+
+
 def test_places_are_given_back(roster: Roster[Guest]) -> None:
     """When all have left, none is listed."""
     guests = [Guest(roster, uid) for uid in (1, 1, 2)]
@@ -83,7 +128,7 @@ def test_places_are_given_back(roster: Roster[Guest]) -> None:
         guest.leave()
     assert roster.count == 0
     assert list(roster) == []
-    assert not any(share.idle or share.members for share in roster._shares.values())
+    assert not any(share.idle or share.halves or share.members for share in roster._shares.values())
 
 
 def test_ever_new_uids_take_no_more_room(roster: Roster[Guest]) -> None:
@@ -106,13 +151,19 @@ def test_a_single_place_goes_round() -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "connections", "per_uid"),
-    [(1 << 20, 16_384, 8_192), (20_000, 16_384, 8_192), (1_024, 960, 480), (SPARE_FILES, 1, 1), (0, 1, 1)],
+    ("files", "fitted"),
+    [
+        (1 << 20, (16_384, 8_192, 512)),
+        (20_000, (16_384, 8_192, 512)),
+        (1_024, (960, 480, 240)),
+        (SPARE_FILES, (1, 1, 1)),
+        (0, (1, 1, 1)),
+    ],
 )
-def test_caps_fit_the_machine(files: int, connections: int, per_uid: int) -> None:
-    """No more connections than descriptors, 64 of which are kept for other ends; half of them for one uid."""
+def test_caps_fit_the_machine(files: int, fitted: tuple[int, int, int]) -> None:
+    """No more connections than descriptors, 64 of which are kept for other ends; half for a uid, a quarter refused."""
     limits = fit(Limits(), files)
-    assert (limits.connections, limits.per_uid) == (connections, per_uid)
+    assert (limits.connections, limits.per_uid, limits.refused) == fitted
 
 
 def test_the_descriptor_limit_is_raised() -> None:

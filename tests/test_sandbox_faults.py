@@ -98,6 +98,7 @@ ANSWERS: list[tuple[str, Callable[[Reply], bool]]] = [
     ("date-skew:seconds=-7200", lambda r: r.status == 200 and -7210 < date_offset(r) < -7190),
 ]
 # Played by tests of their own below.
+MIB = 1 << 20
 CUT_OR_SLOW = {"slow", "hang", "drip", "truncated", "close", "reset"}
 
 
@@ -206,6 +207,18 @@ def test_too_large_is_made_while_sent(box: Sandbox) -> None:
         assert sum(len(sock.recv(65536)) for _ in range(40)) > 40
         assert login(box).status == 200
     box.wait_for(lambda stats: stats.open_logins == 0)
+
+
+def test_a_whole_gibibyte(box: Sandbox) -> None:
+    """Who wants all of it gets all of it."""
+    box.faults.add("too-large", times=1)
+    count = 0
+    with raw_login(box) as sock:
+        piece = memoryview(bytearray(MIB))
+        while got := sock.recv_into(piece):
+            count += got
+    assert 1024 * MIB < count < 1025 * MIB
+    assert box.wait_for(lambda stats: stats.bytes_sent > 0).bytes_sent == count
 
 
 def test_faults_queue_by_target(box: Sandbox) -> None:

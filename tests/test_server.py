@@ -2,6 +2,7 @@
 
 import array
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ import sys
 
 import pytest
 
+from d7agent.agent import listener
 from d7agent.agent.call import Call
 from d7agent.core.errors import NoSuchProfile
 from d7agent.wire.messages import MAX_REQUEST
@@ -213,8 +215,33 @@ def test_only_requests_without_secrets_are_copied(loop: str) -> None:
     play(loop, scene)
 
 
-def test_passed_descriptors_are_not_kept(loop: str) -> None:
-    """Descriptors sent along with a request (SCM_RIGHTS) do not stay open in the agent."""
+def passes_rights(sock: socket.socket) -> bool:
+    """Whether descriptors may be passed over this socket; before kernel 6.16 that cannot be forbidden."""
+    try:
+        return bool(sock.getsockopt(socket.SOL_SOCKET, listener.SO_PASSRIGHTS))
+    except OSError:
+        return True
+
+
+def test_passed_descriptors_are_refused(loop: str) -> None:
+    """Where the kernel can refuse descriptors (SCM_RIGHTS) on the agent's behalf, their sender gets EPERM."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        listener.refuse_descriptors(probe)
+        refuses = not passes_rights(probe)
+
+    async def scene(stand: Stand) -> None:
+        with slow_client(stand.path) as sock:
+            await until(lambda: stand.server.connections == 1)
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0]))]
+            with pytest.raises(PermissionError) if refuses else contextlib.nullcontext():
+                sock.sendmsg([b"{"], rights)
+
+    play(loop, scene)
+
+
+def test_passed_descriptors_are_not_kept(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it cannot, those sent along with a request do not stay open in the agent."""
+    monkeypatch.setattr(listener, "refuse_descriptors", lambda sock: None)
 
     async def scene(stand: Stand) -> None:
         with slow_client(stand.path) as sock:

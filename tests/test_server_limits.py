@@ -6,12 +6,16 @@ import socket
 
 import pytest
 
+from d7agent.agent import server
+from d7agent.agent.connection import Connection
 from d7agent.agent.limits import Limits
 from d7agent.agent.poller import READ
+from d7agent.core.errors import PermissionDenied
 from d7agent.wire.messages import MAX_REQUEST
 from tests.support.wire import (
     BOTH_LOOPS,
     SWIFT,
+    TOKEN,
     HandClock,
     Stand,
     hold,
@@ -150,6 +154,37 @@ def test_a_flood_does_not_starve_others(loop: str) -> None:
     play(loop, scene)
 
 
+def waiting(stand: Stand) -> int:
+    """Bytes of an unfinished request, of the only connection."""
+    inboxes = [connection._inbox for connection in stand.server.roster if isinstance(connection, Connection)]
+    return sum(inbox.waiting for inbox in inboxes if inbox is not None)
+
+
+def test_who_makes_work_gets_a_lane_of_its_own(loop: str) -> None:
+    """Three halves of requests put a client behind the others; three that are quickly answered bring it back."""
+
+    async def scene(stand: Stand) -> None:
+        request = b'{"method":"io.d7agent.GetToken"}'
+        stand.handler.frames[request] = TOKEN + b"\0"
+        client = await stand.client()
+        poller = stand.server.poller
+        for count in range(1, 4):
+            client.send(request[count - 1 : count])
+            await until(lambda count=count: waiting(stand) == count)  # type: ignore[misc]
+        await until(lambda: len(poller._demoted) == 1)
+        client.send(request[3:] + b"\0")
+        await client.reply()
+        for _ in range(3):
+            client.send(request + b"\0")
+            await client.reply()
+        assert len(poller._handed_over) == 1
+        assert not poller._demoted
+        await client.close()
+        await until(lambda: not poller._handed_over)
+
+    play(loop, scene)
+
+
 def test_what_waits_behind_an_open_call_is_bounded(loop: str) -> None:
     """Behind an open call no more than 64 KiB are read; all of it is served once the call ends."""
 
@@ -210,6 +245,63 @@ def test_at_the_cap_the_longest_idle_leaves(loop: str) -> None:
         assert "parameters" in await busy.reply()
 
     play(loop, scene, Limits(per_uid=3))
+
+
+def test_a_crowd_of_halves_keeps_nobody_out(loop: str) -> None:
+    """With a uid's places full of unfinished requests a newcomer is served, and an idle client keeps its place."""
+
+    async def scene(stand: Stand) -> None:
+        lasting = await stand.client()
+        await lasting.call("GetToken")
+        halves = [await stand.client() for _ in range(3)]
+        for count, half in enumerate(halves, 1):
+            half.send(b'{"method"')
+            await until(lambda count=count: len(stand.server._watched) == count)  # type: ignore[misc]
+        for _ in range(3):
+            assert await stand.works()
+        assert await halves[0].ended() == b""
+        assert "parameters" in await lasting.call("GetToken")
+
+    play(loop, scene, Limits(per_uid=4))
+
+
+def test_those_who_may_not_ask_hold_few_connections(loop: str) -> None:
+    """Of many that are refused the newest stay, and each is told why; one that may ask again is no longer of them."""
+
+    async def scene(stand: Stand) -> None:
+        stand.handler.refusal = PermissionDenied("no", "ask somebody")
+        clients = [await stand.client() for _ in range(5)]
+        for client in clients[:3]:
+            assert await client.ended() == b""
+        for client in clients[3:]:
+            assert (await client.call("GetToken"))["error"].endswith("PermissionDenied")
+        stand.handler.refusal = None
+        stand.server.policy_changed()
+        for client in clients[3:]:
+            assert "parameters" in await client.call("GetToken")
+        assert stand.server.roster._refused == {}
+
+    play(loop, scene, Limits(refused=2))
+
+
+def test_memory_is_given_back_when_a_crowd_has_left(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once three quarters of a crowd are gone, and not for the coming and going of a few."""
+    given = list[int]()
+
+    async def scene(stand: Stand) -> None:
+        monkeypatch.setattr(server, "give_back", lambda: given.append(stand.server.connections))
+        few = [await stand.client() for _ in range(10)]
+        for client in few:
+            await client.close()
+        await until(lambda: stand.server.connections == 0)
+        crowd = [await stand.client() for _ in range(server.CROWD)]
+        assert await stand.works()
+        for client in crowd:
+            await client.close()
+        await until(lambda: stand.server.connections == 0)
+        assert len(given) == 1
+
+    play(loop, scene)
 
 
 def test_with_everybody_busy_newcomers_are_refused(loop: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -105,7 +105,7 @@ def test_a_link_of_someone_else_is_neither_replaced_nor_followed(tmp_path: Path)
     owned_by_nobody(link)
     owned_by_nobody(folder)
     assert f"belongs to uid {NOBODY}" in refused(link)
-    assert "a link on the way to it belongs to uid" in refused(folder / "sink")
+    assert f"the link {folder} belongs to uid {NOBODY}" in refused(folder / "sink")
     with pytest.raises(Trouble):
         drop(str(folder / "sink"))
     drop(str(link))
@@ -155,7 +155,103 @@ def test_a_folder_of_someone_else_is_refused(tmp_path: Path) -> None:
     """Its owner could swap the file."""
     (tmp_path / "folder").mkdir()
     owned_by_nobody(tmp_path / "folder")
-    assert f"its folder belongs to uid {NOBODY}" in refused(tmp_path / "folder" / "sink")
+    assert f"the folder {tmp_path}/folder belongs to uid {NOBODY}" in refused(tmp_path / "folder" / "sink")
+
+
+@as_root
+@pytest.mark.parametrize("link", [False, True])
+def test_a_folder_of_someone_else_higher_up_is_refused(tmp_path: Path, link: bool) -> None:
+    """Its owner could rename what is below, whose owner counts for nothing; also where a link of ours leads there."""
+    ours = tmp_path / "theirs" / "ours"
+    ours.mkdir(parents=True)
+    owned_by_nobody(ours.parent)
+    (tmp_path / "link").symlink_to(ours)
+    said = refused((tmp_path / "link" if link else ours) / "sink")
+    assert f"the folder {tmp_path}/theirs belongs to uid {NOBODY}" in said
+    assert "chown it to root, or choose another place" in said
+
+
+def test_a_folder_higher_up_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
+    """They could rename what is below; a token that was put there before is removed all the same."""
+    folder = tmp_path / "folder" / "ours"
+    folder.mkdir(parents=True)
+    write(folder / "sink")
+    folder.parent.chmod(0o777)
+    assert f"others can write to the folder {folder.parent} (mode 0777)" in refused(folder / "sink")
+    drop(str(folder / "sink"))
+    assert os.listdir(folder) == []
+
+
+@as_root
+def test_no_folder_is_made_below_one_that_is_not_ours(tmp_path: Path) -> None:
+    """Not a single one of those that are missing."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    owned_by_nobody(theirs)
+    with pytest.raises(Trouble, match="belongs to uid"):
+        write(theirs / "a" / "b" / "sink")
+    assert os.listdir(theirs) == []
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o775, 0o700])
+def test_homes_as_they_are_go_on_working(tmp_path: Path, mode: int) -> None:
+    """Readable by all, writable by the user's private group, closed; in a sticky folder as /tmp is."""
+    home = tmp_path / "tmp" / "home"
+    home.mkdir(parents=True)
+    os.chown(home, -1, os.geteuid())
+    home.chmod(mode)
+    home.parent.chmod(0o1777)
+    write(home / "made" / "sink")
+    assert (home / "made" / "sink").read_bytes() == CONTENT
+    assert stat.S_IMODE((home / "made").stat().st_mode) == 0o700
+
+
+def shared(tmp_path: Path) -> Path:
+    """A folder as /tmp, in which somebody holds the name of the sink's temporary file."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    (folder / ".sink.tmp").write_text("theirs")
+    owned_by_nobody(folder / ".sink.tmp")
+    return folder
+
+
+@as_root
+def test_a_temporary_file_of_someone_else_blocks_nothing(tmp_path: Path) -> None:
+    """Another name is taken; his file stays and gets nothing."""
+    folder = shared(tmp_path)
+    write(folder / "sink")
+    write(folder / "sink")
+    assert sorted(os.listdir(folder)) == [".sink.tmp", "sink"]
+    assert (folder / ".sink.tmp").read_text() == "theirs"
+
+
+@as_root
+def test_one_file_at_most_is_left_of_killed_writers(tmp_path: Path) -> None:
+    """Under whatever name they wrote, the next one takes it away; files of a similar name are left alone."""
+    folder = shared(tmp_path)
+
+    def killed() -> bytearray:
+        os._exit(9)
+
+    for _ in range(3):
+        child = os.fork()
+        if child == 0:
+            put(str(folder / "sink"), killed, 0o600, None, lambda: True)
+        assert os.waitpid(child, 0)[1] == 9 << 8
+        assert len([name for name in os.listdir(folder) if name != ".sink.tmp"]) == 1
+    (folder / ".sink.notes.tmp").touch()
+    write(folder / "sink")
+    assert sorted(os.listdir(folder)) == [".sink.notes.tmp", ".sink.tmp", "sink"]
+    drop(str(folder / "sink"))
+    assert sorted(os.listdir(folder)) == [".sink.notes.tmp", ".sink.tmp"]
+
+
+def test_a_long_name_has_room_for_its_temporary_file(tmp_path: Path) -> None:
+    """Bytes count, not letters: 255 of them are a file's longest name."""
+    name = "ä" * 127
+    write(tmp_path / name)
+    assert os.listdir(tmp_path) == [name]
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o722])

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Final
 
 from d7agent.agent import files
+from d7agent.agent.budget_files import BudgetFiles
 from d7agent.agent.callers import Callers
 from d7agent.agent.helpers import Helpers
 from d7agent.agent.keeper import Keeper
 from d7agent.agent.lock import Lock
+from d7agent.agent.newcomers import Newcomers
 from d7agent.agent.timer import Alarm
 from d7agent.core import states
 from d7agent.core.budget import Snapshot
@@ -38,6 +40,8 @@ class Agent:
         self.config = Config(profiles={})
         self.problems: tuple[str, ...] = ()
         self.keepers: dict[str, Keeper] = {}
+        self.budgets = BudgetFiles(paths)
+        self.newcomers = Newcomers(self)
         self.callers = Callers(clock)
         self.on_pushed: list[Listener] = []
         self.on_gone: list[Listener] = []
@@ -55,16 +59,11 @@ class Agent:
 
     def draw(self) -> float:
         """Jitter in [0, 1)."""
-        return random.random()  # noqa: S311  jitter guards no secret
+        return random.random()  # noqa: S311  jitter guards no secret  # nosec B311
 
     def save(self, profile: str, snapshot: Snapshot) -> bool:
-        """Write a profile's budget down; False (logged once a change) when the state folder cannot be written."""
-        try:
-            files.write_state(self._state_file(profile), snapshot)
-        except OSError as error:
-            log.warning("%s: the login budget cannot be written: %s; one login per 2 min", profile, error)
-            return False
-        return True
+        """Write a profile's budget down; False when there is no place for it."""
+        return self.budgets.save(profile, snapshot)
 
     def wake(self, keeper: Keeper, at: float | None) -> None:
         """Ring for this keeper at `at`."""
@@ -171,10 +170,7 @@ class Agent:
 
     def snapshot(self, name: str) -> Snapshot | None:
         """What the state file remembers of a profile's budget."""
-        snapshot, problem = files.read_state(self._state_file(name), Snapshot)
-        if problem:
-            log.warning("%s", problem)
-        return snapshot
+        return self.budgets.read(name, self.clock.now())
 
     def credential_changed(self, name: str) -> None:
         """The files of a profile's store were edited."""
@@ -199,9 +195,6 @@ class Agent:
     def _configured(self) -> None:
         for listener in self.on_configured:
             listener()
-
-    def _state_file(self, profile: str) -> str:
-        return f"{self.paths.state_dir}/{profile}.state"
 
     def _ring(self, name: str) -> None:
         keeper = self.keepers.get(name)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+from d7agent.agent import beside
 
 
 def write_atomic(path: str, data: bytes, mode: int, group: str | None = None) -> None:
@@ -35,7 +35,7 @@ def remove(path: str) -> bool:
     try:
         with _opened(folder) as folder_fd:
             with suppress(OSError):
-                os.unlink(_temporary_name(name), dir_fd=folder_fd)
+                beside.sweep(folder_fd, name)
             os.unlink(name, dir_fd=folder_fd)
             _sync(folder_fd)
     except FileNotFoundError:
@@ -69,7 +69,7 @@ def _opened(folder: str, flags: int = 0) -> Iterator[int]:
 @contextmanager
 def _temporary(folder_fd: int, name: str) -> Iterator[tuple[int, str]]:
     """A new file of ours beside `name`, gone afterwards unless it was renamed."""
-    fd, temporary = _create(folder_fd, name)
+    fd, temporary = beside.create(folder_fd, name)
     try:
         yield fd, temporary
     except BaseException:
@@ -78,26 +78,6 @@ def _temporary(folder_fd: int, name: str) -> Iterator[tuple[int, str]]:
         raise
     finally:
         os.close(fd)
-
-
-def _create(folder_fd: int, name: str) -> tuple[int, str]:
-    """One fixed name, so that a writer killed midway leaves at most one file, which the next one takes away.
-
-    Where another user has put a file of that name into a folder like /tmp, chance finds a free one.
-    """
-    fixed = _temporary_name(name)
-    with suppress(OSError):
-        os.unlink(fixed, dir_fd=folder_fd)
-    for temporary in (fixed, f".d7agent-{os.urandom(8).hex()}.tmp"):
-        try:
-            return os.open(temporary, _NEW_FILE, 0o600, dir_fd=folder_fd), temporary
-        except FileExistsError:
-            continue
-    raise FileExistsError(errno.EEXIST, "a temporary file is in the way", fixed)
-
-
-def _temporary_name(name: str) -> str:
-    return f".{name[:200]}.tmp"
 
 
 def _write_all(fd: int, data: bytes) -> None:

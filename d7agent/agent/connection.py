@@ -5,16 +5,13 @@ view, and wiped before the loop gets its next turn: so one buffer serves all con
 """
 
 import logging
-from asyncio import Handle
-from collections import OrderedDict
 from typing import Final
 
 from d7agent.agent.call import Call
-from d7agent.agent.channel import Channel
-from d7agent.agent.dispatch import handle, own_answer, refusal
+from d7agent.agent.dispatch import handle, own_answer
+from d7agent.agent.guest import Guest
 from d7agent.agent.peers import Peer, credentials, has_hung_up
 from d7agent.agent.poller import READ, WRITE
-from d7agent.agent.roster import Share
 from d7agent.agent.unsent import DONT_WAIT
 from d7agent.core.errors import AgentError
 from d7agent.wire.framing import Inbox, ProtocolError, decode_call, encode_error
@@ -23,25 +20,18 @@ from d7agent.wire.messages import Envelope
 QUICK: Final = b'{"method":"io.d7agent.GetToken"'  # how a request begins that can hold no secret and may be copied
 QUICK_MAX: Final = 512  # bytes with the NUL; the longest such request of a client of ours has some 150
 
-BUSY: Final = 3  # times that bytes come on one connection, from which on its client is one that keeps it
-
 log = logging.getLogger("d7agent.agent.connection")
 
 
-class Connection(Channel):
+class Connection(Guest):
     """The receiving side, and the line that its calls answer on."""
 
-    _idle: "OrderedDict[Connection, None]"
-    _share: "Share[Connection] | None" = None  # our place among the uid's connections, while we have one
     _call: Call | None = None  # the call in hand; while it is open, further requests wait
-    _again: Handle | None = None  # the turn to come, when the last one left requests for it
+    _again = False  # whether a turn is to come, because the last one left requests for it
     _inbox: Inbox | None = None  # what waits here between two turns; during one, the shared inbox may be ours
-    _held = 0  # bytes of it that are counted in our share
     _half_since: float | None = None  # boot instant at which an unfinished request began
-    _refusal: bytes | None = None  # the error frame for a peer that may not ask
-    _checked = False  # whether that is up to date
     _eof = False  # the peer sends no more
-    _asked = 0  # how often bytes have come
+    _asked = False  # whether bytes have come
 
     def open(self) -> bool:
         """The peer has connected: see who it is, and serve the request that came with it.
@@ -59,18 +49,12 @@ class Connection(Channel):
             self._sock.close()
             return False
         self.peer = Peer(*credentials(self._sock), self._sock)
-        share = self._share = self._host.opened(self)
-        if share is not None and len(share.members) > self._host.limits.refused_per_uid and self._refused():
-            self._host.closed(self, share)
-            share = None
-        if share is None:
+        if not self._enter():
             inbox.received(max(count, 0))
             inbox.clear()
             self._sock.close()
             return True
-        self._idle = share.idle
-        self._idle[self] = None
-        self._ready = self._refused() is None
+        self._ready = self._refusal is None
         if count > 0:
             self._received(inbox, count)
         if not self._closing:
@@ -92,9 +76,7 @@ class Connection(Channel):
 
     def _received(self, inbox: Inbox, count: int) -> None:
         """A request that the handler recognises as a whole is answered without being decoded."""
-        self._asked += 1
-        if self._asked == BUSY and self._watched == READ:
-            self._host.poller.hand_over(self._sock.fileno())
+        self._asked = True
         if self._ready and count <= QUICK_MAX:
             request = inbox.peek(QUICK, count)
             try:
@@ -104,35 +86,37 @@ class Connection(Channel):
                 frame = None
             if frame:
                 self._idle.move_to_end(self)
+                self._was_quick()
                 self._send(frame)
                 return
         inbox.received(count)
-        if self._again is None:
-            self._turn(inbox)
-        else:
+        if self._again:
             self._keep(inbox)
             self._rest()
+        else:
+            self._turn(inbox)
+        self._was_not_quick()
 
     def _end_of_input(self) -> None:
         """The peer sends no more. It may still read (`nc -N`): then the connection stays for what it has asked."""
         self._eof = True
         if self._ready:
             self._finish()
-        elif self._again is not None or (not self._has_nothing_to_send() and not has_hung_up(self._sock.fileno())):
+        elif self._again or (not self._has_nothing_to_send() and not has_hung_up(self._sock.fileno())):
             self._rest()
         else:
             self._finish()
 
     def _hung_up(self) -> None:
-        if self._again is None:
+        if not self._again:
             self._finish()
 
     def _has_nothing_to_send(self) -> bool:
-        return self._call is None and self._again is None and self._unsent is None
+        return self._call is None and not self._again and self._unsent is None
 
     def _ended(self) -> None:
-        if self._again is not None:
-            self._again.cancel()
+        if self._again:
+            self._host.turns.discard(self)
         if self._inbox is not None:
             self._inbox.clear()
         self._leave()
@@ -145,7 +129,7 @@ class Connection(Channel):
     @property
     def has_asked(self) -> bool:
         """Whether any byte has come."""
-        return self._asked > 0
+        return self._asked
 
     @property
     def awaits_answer(self) -> bool:
@@ -185,16 +169,11 @@ class Connection(Channel):
             self._drop("it does not read")
         return self._unsent is not None or (self._half_since is not None and not self._closing)
 
-    def evict(self) -> None:
-        """Make room for another connection."""
-        self._leave()
-        self.close()
-
     # One turn: a bounded number of requests, then the others'.
 
     def _turn(self, inbox: Inbox) -> None:
         """Serve what has come into the inbox, ours or the shared one."""
-        self._again = None
+        self._again = False
         self._turning = True
         try:
             self._take(inbox)
@@ -222,9 +201,11 @@ class Connection(Channel):
         self._wait_for_turn()
 
     def _wait_for_turn(self) -> None:
-        self._again = self._host.loop.call_soon(self._take_turn)
+        self._again = True
+        self._host.turns.add(self)
 
-    def _take_turn(self) -> None:
+    def take_turn(self) -> None:
+        """Go on with the requests that were sent ahead: the call of `agent.turns.Turns`."""
         self._turn(self._inbox or self._host.inbox)
 
     def _keep(self, inbox: Inbox) -> None:
@@ -251,20 +232,13 @@ class Connection(Channel):
         if not handle(self._host.handler, self._call):
             self._drop("its call failed")
 
-    def _refused(self) -> bytes | None:
-        """The error frame for a peer that may not ask, None for one that may."""
-        if not self._checked:
-            self._refusal = refusal(self._host.handler, self.peer)
-            self._checked = True
-        return self._refusal
-
     # Between two turns.
 
     def _resume(self) -> None:
         """Something that held up the waiting requests is over."""
         if self._turning:
             return
-        if self._inbox is not None and self._again is None and not self._closing:
+        if self._inbox is not None and not self._again and not self._closing:
             self._wait_for_turn()
         self._rest()
 
@@ -276,12 +250,9 @@ class Connection(Channel):
         if self._closing:
             return
         self._ready = free and self._checked and self._refusal is None
-        if free:
-            self._idle[self] = None
-            self._idle.move_to_end(self)
-        else:
-            self._idle.pop(self, None)
-        self._hold()
+        half = self._half_since is not None and self._call is None and self._unsent is None
+        self._place(free=free, half=half)
+        self._hold(0 if self._inbox is None else self._inbox.held)
         if self._eof and self._has_nothing_to_send():
             self.close()
 
@@ -292,19 +263,3 @@ class Connection(Channel):
         self._watch(reads if self._unsent is None else reads | WRITE)
         if self._half_since is not None or self._unsent is not None:
             self._host.watch(self)
-
-    def _hold(self) -> None:
-        """Count the inbox in our share, and stay within it."""
-        share, held = self._share, 0 if self._inbox is None else self._inbox.held
-        if held != self._held and share is not None:
-            share.bytes += held - self._held
-            self._held = held
-            if share.bytes > self._host.limits.half_requests:
-                self._drop("its user leaves too many requests unfinished")
-
-    def _leave(self) -> None:
-        share, self._share = self._share, None
-        if share is not None:
-            share.bytes -= self._held
-            self._held = 0
-            self._host.closed(self, share)

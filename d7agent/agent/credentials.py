@@ -44,12 +44,16 @@ async def store(agent: "Agent", wish: StoreCredential, raw: bytearray) -> Keeper
         keeper.feed(states.Started(agent.snapshot(wish.profile), recall=False))
     verify = wish.verify is not False
     _within_budget(agent, keeper, verify=verify)
+    if new and verify:
+        agent.newcomers.charge()
     keeper.feed(states.Storing(login=verify))
     generation = keeper.state.generation
     job = jobs.Keep(keeper.target(profile), agent.clock.now(), verify=verify)
     reply = await _finished(keeper, generation, keeper.run(job, raw, prompt=True))
     if isinstance(reply, Failed):
         keeper.feed(states.Stored(generation, reply))
+        if new and verify:
+            agent.newcomers.failed(reply)
         raise failed(reply, wish.profile)
     if not isinstance(reply, jobs.Granted | jobs.Done):
         lost = Failed("helper_failed", "the helper answered another question", "see the journal")

@@ -9,11 +9,12 @@ import msgspec
 
 from d7agent.agent.atomic import write_atomic
 from d7agent.agent.profiles import remove_profile, write_profile
-from d7agent.agent.reading import printable, read_text, read_whole
+from d7agent.agent.reading import check_way, printable, read_text, read_whole, trusting
 from d7agent.core.config import Config, Profile, parse
 from d7agent.core.errors import ConfigError
 from d7agent.core.model import DEFAULT_PROFILE
 from d7agent.core.paths import Paths
+from d7agent.core.trust import Rule
 
 __all__ = [
     "is_ours",
@@ -31,14 +32,18 @@ T = TypeVar("T")
 MAX_STATE: Final = 4 * 1024 * 1024  # bytes; 16,384 profiles of some 200 bytes
 
 
-def load(paths: Paths) -> Config:
-    """Read and check every configuration file. Raises ConfigError, a line for each problem in each file."""
+def load(paths: Paths, uid: int | None = None) -> Config:
+    """Read and check every configuration file of an agent of this user, by default of ours.
+
+    Raises ConfigError, a line for each problem in each file; a file that others can change is one.
+    """
+    rule = trusting(uid)
     problems: list[str] = []
-    text = _read(paths.config_file, problems)
+    text = _read(paths.config_file, rule, problems)
     profiles = [
-        (printable(path), _read(path, problems) or "")  # an unreadable profile still has its name
+        (printable(path), _read(path, rule, problems) or "")  # an unreadable profile still has its name
         for folder in paths.profile_dirs
-        for path in _toml_files(folder, problems)
+        for path in _toml_files(folder, rule, problems)
     ]
     config = None if text is None else (paths.config_file, text)
     try:
@@ -55,11 +60,12 @@ def salvage(paths: Paths) -> Config:
 
     Without any it is as with no file at all. `config.toml` is used if it is the good one.
     """
+    rule = trusting()
     ignored: list[str] = []
-    found = [path for folder in paths.profile_dirs for path in _toml_files(folder, ignored)]
-    texts = [(path, text) for path in found if (text := _read(path, ignored)) is not None]
+    found = [path for folder in paths.profile_dirs for path in _toml_files(folder, rule, ignored)]
+    texts = [(path, text) for path in found if (text := _read(path, rule, ignored)) is not None]
     good = [one for one in texts if _parses(None, [one], paths)]
-    text = _read(paths.config_file, ignored)
+    text = _read(paths.config_file, rule, ignored)
     config = None if text is None else (paths.config_file, text)
     for attempt in ((config, good), (None, good)):
         if _parses(*attempt, paths):
@@ -84,19 +90,23 @@ def is_ours(path: str) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
 
 
-def _read(path: str, problems: list[str]) -> str | None:
+def _read(path: str, rule: Rule, problems: list[str]) -> str | None:
     try:
-        return read_text(path)
+        return read_text(path, rule)
     except ConfigError as error:
         problems.append(str(error))
         return None
 
 
-def _toml_files(folder: str, problems: list[str]) -> list[str]:
+def _toml_files(folder: str, rule: Rule, problems: list[str]) -> list[str]:
     """The paths of `NAME.toml` in order; hidden files are editors' and ours."""
     try:
+        check_way(folder, rule)
         names = os.listdir(folder)
     except FileNotFoundError:
+        return []
+    except ConfigError as error:
+        problems.append(str(error))
         return []
     except OSError as error:
         problems.append(f"{folder}: cannot be read: {error.strerror}")
@@ -104,10 +114,13 @@ def _toml_files(folder: str, problems: list[str]) -> list[str]:
     return [f"{folder}/{name}" for name in sorted(names) if name.endswith(".toml") and not name.startswith(".")]
 
 
-def read_state(path: str, kind: type[T]) -> tuple[T | None, str]:
-    """The state written last, or None and, unless there simply is no file, what is wrong with it."""
+def read_state(path: str, kind: type[T], rule: Rule | None = None) -> tuple[T | None, str]:
+    """The state written last, or None and, unless there simply is no file, what is wrong with it.
+
+    `rule`: only if nobody else could have changed it.
+    """
     try:
-        data = read_whole(path, MAX_STATE)
+        data = read_whole(path, MAX_STATE, rule)
         return (None, "") if data is None else (msgspec.json.decode(data, type=kind), "")
     except ConfigError as error:
         return None, str(error)

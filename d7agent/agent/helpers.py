@@ -8,10 +8,12 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from msgspec import DecodeError
+from msgspec.structs import replace
 
 from d7agent.agent.process import run
 from d7agent.core import jobs
 from d7agent.core.jobs import Failed, Job, Reply
+from d7agent.core.model import Secret
 
 log = logging.getLogger(__name__)
 
@@ -35,17 +37,21 @@ _PREFIXES: Final = ("LC_", "XDG_")
 _CREDENTIAL_NAMES: Final = ("D7_CLIENT_ID", "D7_CLIENT_SECRET", "D7_API_TOKEN")
 
 
-def whitelisted(environment: Mapping[str, str], store: str = "") -> dict[str, str]:
-    """The part of the environment that a child gets: no PYTHON*, NOTIFY_SOCKET, LISTEN_* or other surprises.
+def whitelisted(environment: Mapping[str, str]) -> dict[str, str]:
+    """The part of the environment that a child gets: no PYTHON*, NOTIFY_SOCKET, LISTEN_* or other surprises."""
+    return {k: v for k, v in environment.items() if k in _ENVIRONMENT or k.startswith(_PREFIXES)}
 
-    The `environment` store's own variables go along for that store only.
-    """
-    kept = {k: v for k, v in environment.items() if k in _ENVIRONMENT or k.startswith(_PREFIXES)}
-    kind, _, prefix = store.partition(":")
-    if kind == "environment":
-        wanted = [prefix + name for name in _CREDENTIAL_NAMES]
-        kept |= {name: environment[name] for name in wanted if name in environment}
-    return kept
+
+def supplied(job: Job, environment: Mapping[str, str]) -> Job:
+    """The job with what its store reads of our environment, if that is where its credential lives."""
+    if not isinstance(job, jobs.Login | jobs.Recall | jobs.Keep | jobs.Forget):
+        return job
+    kind, _, prefix = job.target.store.partition(":")
+    if kind != "environment":
+        return job
+    names = [prefix + name for name in _CREDENTIAL_NAMES]
+    found = {name: Secret(environment[name]) for name in names if name in environment}
+    return replace(job, target=replace(job.target, variables=found))
 
 
 class Ticket:
@@ -97,9 +103,9 @@ class Helpers:
             self._leave(ticket)
 
     async def _reply(self, job: Job, raw: bytearray | None, limit: float) -> Reply:
-        store = job.target.store if isinstance(job, jobs.Login | jobs.Recall | jobs.Keep | jobs.Forget) else ""
+        environment = whitelisted(self._environment)
         try:
-            result = await run(self._argv, whitelisted(self._environment, store), jobs.encode(job), raw, limit)
+            result = await run(self._argv, environment, jobs.encode(supplied(job, self._environment)), raw, limit)
         except OSError as error:
             return _failed(f"the helper process cannot be started: {error.strerror}")
         with result:
@@ -109,7 +115,7 @@ class Helpers:
                 return Failed("timeout", f"the helper did not answer within {limit:.0f} s and was ended", _STOP_HINT)
             try:
                 return jobs.decode_reply(result.output)
-            except (DecodeError, RecursionError):
+            except DecodeError:
                 return _failed(f"the helper process {result.ending} without a proper answer")
 
     async def _admitted(self, ticket: Ticket) -> None:

@@ -7,12 +7,13 @@ from d7agent.agent.call import Handler
 from d7agent.agent.limits import Limits
 from d7agent.agent.poller import Poller
 from d7agent.agent.roster import Share
+from d7agent.agent.turns import Turns
 from d7agent.core.clock import Clock
 from d7agent.wire.framing import Inbox
 from d7agent.wire.service import Service
 
 if TYPE_CHECKING:
-    from d7agent.agent.connection import Connection
+    from d7agent.agent.guest import Guest
 
 
 class Host(Protocol):
@@ -25,12 +26,16 @@ class Host(Protocol):
     inbox: Inbox
     loop: asyncio.AbstractEventLoop
     poller: Poller
+    turns: Turns
 
-    def opened(self, connection: "Connection") -> "Share[Connection] | None":
+    def opened(self, guest: "Guest") -> "Share[Guest] | None":
         """A connection has come; None when it must go again."""
 
-    def closed(self, connection: "Connection", share: "Share[Connection]") -> None:
+    def judged(self, guest: "Guest", *, refused: bool) -> None:
+        """It was found out whether its peer may ask."""
+
+    def closed(self, guest: "Guest", share: "Share[Guest]") -> None:
         """It gives its place back."""
 
-    def watch(self, connection: "Connection") -> None:
+    def watch(self, guest: "Guest") -> None:
         """Call its `inspect` from time to time, as long as that says so."""

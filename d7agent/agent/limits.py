@@ -17,9 +17,10 @@ class Limits(Struct, frozen=True):
 
     connections: int = 16_384  # 10,000 subscribers and as many again in passing; some 20 MiB
     per_uid: int = 8_192  # half: one user's runaway program leaves room for all others
-    refused_per_uid: int = 64  # of a uid that may not ask: enough to be told so, too few to crowd out the others
+    refused: int = 512  # of all uids that may not ask: one user may have 65,536 (subordinate uids)
+    refused_per_uid: int = 64  # of one of them: enough to be told so, too few to crowd out the others
     backlog: int = 4_096  # a stampede waits in the kernel (its own cap, somaxconn, is the same) instead of failing
-    turn: int = 16  # requests of one connection handled in one turn of the loop, some 0.1 ms: then others get theirs
+    turn: int = 4  # requests sent ahead that one connection has handled in one turn of the loop: then others get theirs
     request_time: float = 10.0  # seconds for the whole of a request: a program writes one in microseconds
     stall_time: float = 10.0  # seconds a reader may leave its replies without taking a single byte
     unread: int = 1024 * 1024  # bytes of replies that may wait for a reader before another is added
@@ -35,8 +36,8 @@ def raise_nofile() -> int:
 
 
 def fit(limits: Limits, files: int) -> Limits:
-    """`limits` with no more connections than `files` descriptors allow, at least one, and half of them for a uid."""
+    """`limits` with no more connections than `files` descriptors allow: half for a uid, a quarter for the refused."""
     connections = max(1, min(limits.connections, files - SPARE_FILES))
-    return msgspec.structs.replace(
-        limits, connections=connections, per_uid=max(1, min(limits.per_uid, connections // 2))
-    )
+    per_uid = max(1, min(limits.per_uid, connections // 2))
+    refused = max(1, min(limits.refused, connections // 4))
+    return msgspec.structs.replace(limits, connections=connections, per_uid=per_uid, refused=refused)

@@ -1,17 +1,20 @@
-"""One child process: secrets in through a pipe of ours, its answer out into a buffer of ours, and a hard time limit."""
+"""One helper process: secrets in through a pipe of ours, its answer out into a buffer of ours, and a hard time limit.
+
+Until it has closed itself to others, any process of its user can look into a helper as into every process. So it gets
+its request when it says that it has, and not at its start.
+"""
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
 from collections.abc import Mapping
 from typing import Final, Self
 
-from d7agent.core.jobs import MAX_REPLY
+from d7agent.agent.pipes import first_byte, pipe, read_all, written
+from d7agent.core.jobs import MAX_REPLY, READY
 from d7agent.core.wipe import wipe
 
-PIPE_SIZE: Final = 256 * 1024  # bytes; a request (64 KiB at most) fits whole, so that one write hands it over
 MAX_STDERR: Final = 4096  # bytes of a child's complaints worth a journal entry
 
 
@@ -41,62 +44,102 @@ class Result:
 async def run(
     argv: tuple[str, ...], environment: Mapping[str, str], request: bytes, raw: bytearray | None, limit: float
 ) -> Result:
-    """Start `argv` in a session of its own, write request, NUL and `raw` to its stdin, read its stdout to the end.
+    """Start `argv` in a session of its own; at its READY write request, NUL and `raw`; read its stdout to the end.
 
-    `limit` in seconds; past it the whole process group is killed. Raises OSError when it cannot be started.
-    Cancelling kills it, too, and returns only when it is gone.
+    What it says in place of READY is its answer. `limit` in seconds; past it the whole process group is killed.
+    Raises OSError when it cannot be started. Cancelling kills it, too, and returns only when it is gone.
     """
     held = [request]
     del request
-    with contextlib.ExitStack() as pipes:
-        try:
-            stdin = _closed_by(pipes, _filled_pipe(held[0], raw))
-        finally:
-            wipe(held)  # the kernel has it, and nobody needs it any more
-        reading, writing = os.pipe2(os.O_CLOEXEC)
-        _closed_by(pipes, writing)
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *argv,
-                env=dict(environment),
-                stdin=stdin,
-                stdout=writing,
-                stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,
-            )
-        except BaseException:
-            os.close(reading)
-            raise
-    return await _finish(process, reading, limit)
+    try:
+        child = await _started(argv, environment)
+        return await _finish(child, held, raw, limit)
+    finally:
+        wipe(held)
 
 
-def _closed_by(stack: contextlib.ExitStack, fd: int) -> int:
-    stack.callback(os.close, fd)
-    return fd
+class _Child:
+    """A process, our ends of its stdin and stdout, and what it has said so far."""
+
+    def __init__(self, process: asyncio.subprocess.Process, requests: int, replies: int) -> None:
+        self.process = process
+        self.output = bytearray()
+        self._requests = requests
+        self._replies = replies
+
+    async def talk(self, request: list[bytes], raw: bytearray | None) -> None:
+        """From its READY to its end."""
+        if await self._is_ready():
+            with contextlib.suppress(BrokenPipeError):  # it has ended: how is told by its status
+                for part in (request[0], b"\0", raw or b""):
+                    await self._write(part)
+        wipe(request)
+        self._close_requests()
+        await read_all(self._replies, self.output)
+        if len(self.output) <= MAX_REPLY:  # else it is ended: what floods us has nothing to say
+            await self.process.wait()
+
+    async def end(self) -> None:
+        """End it, if it has not ended, with all that it started, and close our ends."""
+        self._close_requests()
+        os.close(self._replies)
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            await asyncio.shield(self.process.wait())
+
+    async def _is_ready(self) -> bool:
+        """Whether it says so; what else it says is kept."""
+        self.output += await first_byte(self._replies)
+        if self.output != READY:
+            return False
+        self.output.clear()
+        return True
+
+    async def _write(self, data: bytes | bytearray) -> None:
+        with memoryview(data) as whole:
+            done = 0
+            while done < len(whole):
+                with whole[done:] as rest:
+                    done += await written(self._requests, rest)
+
+    def _close_requests(self) -> None:
+        if self._requests >= 0:
+            os.close(self._requests)
+            self._requests = -1
 
 
-async def _finish(process: asyncio.subprocess.Process, reading: int, limit: float) -> Result:
-    output = bytearray()
+async def _started(argv: tuple[str, ...], environment: Mapping[str, str]) -> _Child:
+    with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+        stdin, requests = pipe(theirs, ours)
+        stdout, replies = pipe(theirs, ours, to_us=True)
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            env=dict(environment),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        ours.pop_all()
+    return _Child(process, requests, replies)
+
+
+async def _finish(child: _Child, request: list[bytes], raw: bytearray | None, limit: float) -> Result:
     timed_out = False
-    complaints = asyncio.ensure_future(_stderr(process))
+    complaints = asyncio.ensure_future(_stderr(child.process))
     try:
         async with asyncio.timeout(limit):
-            await _read_all(reading, output)
-            if len(output) <= MAX_REPLY:  # else it is ended: what floods us has nothing to say
-                await process.wait()
+            await child.talk(request, raw)
     except TimeoutError:
         timed_out = True
     except BaseException:
-        output[:] = bytes(len(output))
+        child.output[:] = bytes(len(child.output))
         raise
     finally:
-        os.close(reading)
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await asyncio.shield(process.wait())
+        await child.end()
         text = await _settled(complaints)
-    return Result(output, text, process.returncode, timed_out=timed_out)
+    return Result(child.output, text, child.process.returncode, timed_out=timed_out)
 
 
 async def _settled(complaints: asyncio.Future[str]) -> str:
@@ -108,54 +151,8 @@ async def _settled(complaints: asyncio.Future[str]) -> str:
     return complaints.result()
 
 
-def _filled_pipe(request: bytes, raw: bytearray | None) -> int:
-    """The reading end of a pipe that already holds the whole request: no copy waits in a stream's buffer."""
-    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        with contextlib.suppress(OSError):  # the default size (64 KiB) still takes all but the largest requests
-            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-        os.writev(writing, [request, b"\0"])
-        if raw and os.write(writing, raw) != len(raw):
-            raise BlockingIOError(0, "the pipe to the helper is too small for the request")
-        os.set_blocking(reading, True)
-    except BaseException:
-        os.close(reading)
-        raise
-    finally:
-        os.close(writing)
-    return reading
-
-
-async def _read_all(fd: int, into: bytearray) -> None:
-    """Read to the end of input, or to just over MAX_REPLY bytes, which no honest reply has."""
-    loop = asyncio.get_running_loop()
-    os.set_blocking(fd, False)
-    chunk = bytearray(MAX_REPLY)
-    try:
-        while len(into) <= MAX_REPLY:
-            try:
-                count = os.readv(fd, [chunk])
-            except BlockingIOError:
-                await _readable(loop, fd)
-                continue
-            if count == 0:
-                return
-            into += memoryview(chunk)[:count]
-    finally:
-        chunk[:] = bytes(len(chunk))
-
-
-async def _readable(loop: asyncio.AbstractEventLoop, fd: int) -> None:
-    ready = loop.create_future()
-    loop.add_reader(fd, lambda: None if ready.done() else ready.set_result(None))
-    try:
-        await ready
-    finally:
-        loop.remove_reader(fd)
-
-
 async def _stderr(process: asyncio.subprocess.Process) -> str:
-    assert process.stderr is not None  # noqa: S101  it was asked for
+    assert process.stderr is not None  # noqa: S101  it was asked for  # nosec B101
     data = await process.stderr.read(MAX_STDERR)
     while await process.stderr.read(MAX_STDERR):
         pass

@@ -20,14 +20,19 @@ M = TypeVar("M", bound=Member)
 
 
 class Share(Generic[M]):
-    """One uid's connections. `idle` has those that may be closed for room, the longest idle first."""
+    """One uid's connections.
 
-    __slots__ = ("bytes", "idle", "members", "uid")
+    Those of `halves`, with an unfinished request, and of `idle`, with none, may be closed for room, in this order, the
+    longest so first: a request is written in microseconds, and an idle client will ask again.
+    """
+
+    __slots__ = ("bytes", "halves", "idle", "members", "uid")
 
     def __init__(self, uid: int) -> None:
         self.uid: Final = uid
         self.members: set[M] = set()
         self.bytes = 0  # held in half and pipelined requests
+        self.halves: OrderedDict[M, None] = OrderedDict()
         self.idle: OrderedDict[M, None] = OrderedDict()
 
 
@@ -37,6 +42,7 @@ class Roster(Generic[M]):
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._shares: dict[int, Share[M]] = {}
+        self._refused: OrderedDict[M, None] = OrderedDict()  # those who may not ask, the longest here first
         self.count = 0
 
     def __iter__(self) -> Iterator[M]:
@@ -46,8 +52,8 @@ class Roster(Generic[M]):
     def join(self, member: M, uid: int) -> Share[M] | None:
         """A place for a connection of `uid`, for which the longest idle one may have to go; None when there is none.
 
-        At its own cap a uid makes room itself. At the cap for all, the uid that holds most does: nobody's flood
-        closes the connections of another.
+        At its own cap a uid makes room itself. At the cap for all, those who may not ask do, then the uid that holds
+        most: nobody's flood closes the connections of another.
         """
         share = self._shares.get(uid)
         if share is not None and len(share.members) >= self._limits.per_uid and not _make_room(share):
@@ -60,9 +66,22 @@ class Roster(Generic[M]):
         self.count += 1
         return share
 
+    def judged(self, member: M, *, refused: bool) -> None:
+        """Whether it may ask. Of all that may not, one uid's or many's, so many stay: the newest, to be told so."""
+        if not refused:
+            self._refused.pop(member, None)
+            return
+        self._refused.setdefault(member)
+        if len(self._refused) > self._limits.refused:
+            next(iter(self._refused)).evict()
+
     def leave(self, share: Share[M], member: M) -> None:
         """Give the place back."""
         share.idle.pop(member, None)
+        if share.halves:
+            share.halves.pop(member, None)
+        if self._refused:
+            self._refused.pop(member, None)
         share.members.discard(member)
         self.count -= 1
 
@@ -72,12 +91,16 @@ class Roster(Generic[M]):
         return Share(uid)
 
     def _make_room_for_all(self) -> bool:
+        if self._refused:
+            next(iter(self._refused)).evict()
+            return True
         holders = sorted(self._shares.values(), key=lambda share: len(share.members), reverse=True)
         return any(_make_room(share) for share in holders)
 
 
 def _make_room(share: Share[M]) -> bool:
-    if not share.idle:
+    spare = share.halves or share.idle
+    if not spare:
         return False
-    next(iter(share.idle)).evict()
+    next(iter(spare)).evict()
     return True

@@ -8,11 +8,14 @@ from typing import Final
 from d7agent import __version__
 from d7agent.agent.call import Call, Handler
 from d7agent.agent.connection import Connection
+from d7agent.agent.guest import Guest
+from d7agent.agent.heap import give_back
 from d7agent.agent.limits import Limits, fit, raise_nofile
 from d7agent.agent.listener import Listener
 from d7agent.agent.peers import Peer
 from d7agent.agent.poller import Poller
 from d7agent.agent.roster import Roster, Share
+from d7agent.agent.turns import Turns
 from d7agent.core.clock import Clock, SystemClock
 from d7agent.wire.framing import Inbox
 from d7agent.wire.service import Service
@@ -21,6 +24,7 @@ __all__ = ["Call", "Handler", "Limits", "Peer", "Server", "fit", "raise_nofile"]
 
 LOG_EVERY: Final = 60.0  # seconds between two log lines about a full house
 LAST_CALL: Final = 0.5  # seconds at the end for those who have connected and are about to ask
+CROWD: Final = 128  # connections; when so many were here and a quarter is left, their memory is given back
 LOOK: Final = 0.01  # seconds between two looks whether they have
 
 log = logging.getLogger("d7agent.agent.server")
@@ -35,6 +39,7 @@ class Server:
 
     loop: asyncio.AbstractEventLoop
     poller: Poller
+    turns: Turns
 
     def __init__(self, handler: Handler, limits: Limits | None = None, clock: Clock | None = None) -> None:
         self.handler = handler
@@ -42,13 +47,14 @@ class Server:
         self.clock: Clock = clock or SystemClock()
         self.service = Service(__version__)
         self.inbox = Inbox()
-        self.roster: Roster[Connection] = Roster(self.limits)
+        self.roster: Roster[Guest] = Roster(self.limits)
         self._listeners: list[Listener] = []
-        self._watched: dict[Connection, None] = {}
+        self._watched: dict[Guest, None] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event = asyncio.Event()
         self._closing = False
         self._full_logged = -LOG_EVERY
+        self._most = 0  # connections at once, since the last crowd left
 
     @property
     def connections(self) -> int:
@@ -60,6 +66,7 @@ class Server:
         if not self._listeners:
             self.loop = asyncio.get_running_loop()
             self.poller = Poller(self.loop)
+            self.turns = Turns(self.loop)
         sock.listen(self.limits.backlog)
         self._listeners.append(Listener(self.loop, sock, lambda client: Connection(self, client).open()))
         log.debug("listening on %s", sock.getsockname())
@@ -107,26 +114,34 @@ class Server:
 
     # The connections' side (agent.connection.Host).
 
-    def opened(self, connection: Connection) -> Share[Connection] | None:
+    def opened(self, guest: Guest) -> Share[Guest] | None:
         """A connection has come; None when it must go again."""
         if self._closing:
             return None
-        uid = connection.peer.uid
-        share = self.roster.join(connection, uid)
+        uid = guest.peer.uid
+        share = self.roster.join(guest, uid)
+        self._most = max(self._most, self.roster.count)
         if share is None:
             self._tell_full(uid)
         return share
 
-    def closed(self, connection: Connection, share: Share[Connection]) -> None:
+    def judged(self, guest: Guest, *, refused: bool) -> None:
+        """It was found out whether its peer may ask."""
+        self.roster.judged(guest, refused=refused)
+
+    def closed(self, guest: Guest, share: Share[Guest]) -> None:
         """It gives its place back."""
-        self.roster.leave(share, connection)
-        self._watched.pop(connection, None)
+        self.roster.leave(share, guest)
+        self._watched.pop(guest, None)
         if not self.roster.count:
             self._empty.set()
+        if self._most >= CROWD and self.roster.count <= self._most // 4:
+            self._most = self.roster.count
+            self.loop.call_soon(give_back)
 
-    def watch(self, connection: Connection) -> None:
+    def watch(self, guest: Guest) -> None:
         """Inspect the connection at every sweep, as long as it says so."""
-        self._watched[connection] = None
+        self._watched[guest] = None
         if self._sweeper is None:
             self._sweeper = self.loop.call_later(self.limits.sweep, self._sweep)
 

@@ -1,8 +1,8 @@
 """One always-fresh file on disk: put there whole or not at all, in a place that nobody else can turn against us.
 
-The rules. A link on the way is followed if it is ours or root's. The folder must be ours or root's, and one that others
-can write to must be sticky (as /tmp), lest they swap the file. In place of the file there may be nothing, a plain file
-of ours, or a link of ours, which is replaced and not followed.
+The rules. Every folder and link on the way must be such that nobody else can change it (core.trust). In place of the
+file there may be nothing, a plain file of ours, or a link of ours, which is replaced and not followed. To remove it
+only the links have to be so: a token must be taken away from a folder that others have got into.
 
 Nothing is synced: the file is made anew at every start of the agent, its boot id makes it void after a power cut, and
 a slow disk would make a thousand profiles wait.
@@ -16,13 +16,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
+from d7agent.agent import beside
 from d7agent.core.forms import wipe
+from d7agent.core.trust import MAX_LINKS, ROOT, Distrusted, Rule, is_read_only
 
 FOLDER_MODE: Final = 0o700
-MAX_LINKS: Final = 40  # as the kernel's own, path_resolution(7)
-ROOT: Final = 0
 _FOLDER: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Identity = tuple[int, int, int, int]  # device, inode, time of the last write in ns, size: inodes are used again
 
@@ -41,31 +40,25 @@ def put(
     """
     gid = -1 if group is None else _gid(group)
     head, name = os.path.split(path)
-    with _folder(head, make=True) as folder:
-        _check_folder(folder, head)
+    with _folder(head, ours=True) as folder:
         _check_place(folder, name)
-        temporary = _temporary(name)
-        _drop(folder, temporary)  # what a killed agent left
-        try:
-            _write(folder, temporary, make, mode, gid)
+        with _temporary(folder, name) as (fd, temporary):
+            _fill(fd, make, mode, gid)
             # Only now: a file on a server has its final times when it is closed.
             identity = _identity(os.stat(temporary, dir_fd=folder, follow_symlinks=False))
             if not wanted():
                 return None
             os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
             return identity
-        finally:
-            with suppress(OSError):
-                _drop(folder, temporary)  # none, once it was put in place
 
 
 def drop(path: str) -> None:
     """Remove the file and what a killed writer left of it; what others put there stays. Raises Trouble, OSError."""
     head, name = os.path.split(path)
     try:
-        with _folder(head, make=False) as folder:
-            for place in (_temporary(name), name):
-                _drop(folder, place)
+        with _folder(head, ours=False) as folder:
+            beside.sweep(folder, name)
+            beside.drop(folder, name)
     except (FileNotFoundError, NotADirectoryError):
         return
 
@@ -82,8 +75,18 @@ def _identity(found: os.stat_result) -> Identity:
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _write(folder: int, name: str, make: Callable[[], bytearray], mode: int, gid: int) -> None:
-    fd = os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
+@contextmanager
+def _temporary(folder: int, name: str) -> Iterator[tuple[int, str]]:
+    """A new file of ours beside `name`, gone afterwards unless it was put in place. `_fill` closes it."""
+    fd, temporary = beside.create(folder, name)
+    try:
+        yield fd, temporary
+    finally:
+        with suppress(OSError):
+            beside.drop(folder, temporary)
+
+
+def _fill(fd: int, make: Callable[[], bytearray], mode: int, gid: int) -> None:
     try:
         if gid >= 0:
             _give(fd, gid)
@@ -111,31 +114,27 @@ def _write_all(fd: int, data: bytearray) -> None:
             done += os.write(fd, whole[done:])
 
 
-def _drop(folder: int, name: str) -> None:
-    with suppress(FileNotFoundError):
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if found.st_uid == os.geteuid() and (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
-            os.unlink(name, dir_fd=folder)
-
-
 @contextmanager
-def _folder(path: str, *, make: bool) -> Iterator[int]:
-    """The folder, reached step by step from the root, so that every link on the way is looked at."""
+def _folder(path: str, *, ours: bool) -> Iterator[int]:
+    """The folder, reached step by step from the root, so that everything on the way is looked at.
+
+    `ours`: nobody else may be able to change it, and what is missing is made.
+    """
     fd = os.open("/", _FOLDER)
+    rule = Rule(os.geteuid(), os.fstat(fd).st_uid)
     steps = deque(path.split("/"))
     links = 0
     try:
         while steps:
-            found = _step(fd, steps.popleft(), make=make)
+            found = _step(fd, steps.popleft(), make=ours)
             if stat.S_ISLNK(os.fstat(found).st_mode):
                 links += 1
-                target = _target(found, path, links)
+                target = _target(rule, found, path, links)
                 steps.extendleft(reversed(target.split("/")))
                 found = os.open("/", _FOLDER) if target.startswith("/") else os.dup(fd)
             os.close(fd)
             fd = found
-        if not stat.S_ISDIR(os.fstat(fd).st_mode):
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+            _check_folder(rule, fd, path, ours=ours)
         yield fd
     finally:
         os.close(fd)
@@ -152,12 +151,10 @@ def _step(fd: int, name: str, *, make: bool) -> int:
     return os.open(name, _FOLDER, dir_fd=fd)
 
 
-def _target(link: int, path: str, links: int) -> str:
+def _target(rule: Rule, link: int, path: str, links: int) -> str:
     """Where the link leads, which is closed then. Raises Trouble where someone else decides that."""
     try:
-        owner = os.fstat(link).st_uid
-        if owner not in (ROOT, os.geteuid()):
-            raise Trouble(f"a link on the way to it belongs to {_who(owner)}: name the folder itself")
+        _check(rule, link, os.fstat(link))
         if links > MAX_LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
         return os.readlink("", dir_fd=link)
@@ -165,16 +162,27 @@ def _target(link: int, path: str, links: int) -> str:
         os.close(link)
 
 
-def _check_folder(fd: int, path: str) -> None:
+def _check_folder(rule: Rule, fd: int, path: str, *, ours: bool) -> None:
     found = os.fstat(fd)
-    me = os.geteuid()
-    if found.st_uid not in (ROOT, me):
-        raise Trouble(f"its folder belongs to {_who(found.st_uid)}, who could swap the file: choose one of your own")
-    loose = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    if loose == stat.S_IWGRP and found.st_uid == me == found.st_gid:
-        return  # the user's private group, which by custom has the user's number and nobody else in it
-    if loose and not found.st_mode & stat.S_ISVTX:
-        raise Trouble(f"others can write to its folder and swap the file: chmod go-w {path} (or +t)")
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+    if ours:
+        _check(rule, fd, found)
+
+
+def _check(rule: Rule, fd: int, found: os.stat_result) -> None:
+    """Raises Trouble if others can change what this descriptor stands for."""
+
+    def check(name: str) -> None:
+        rule.check(name, found, lambda: is_read_only(os.fstatvfs(fd)))
+
+    try:
+        check("")
+    except Distrusted:
+        try:
+            check(os.readlink(f"/proc/self/fd/{fd}"))  # only now: it costs as much as all the rest
+        except Distrusted as distrusted:
+            raise Trouble(str(distrusted)) from None
 
 
 def _check_place(folder: int, name: str) -> None:
@@ -188,11 +196,6 @@ def _check_place(folder: int, name: str) -> None:
         raise Trouble("what is in its place is no plain file: remove it, or choose another path")
     if found.st_uid != os.geteuid():
         raise Trouble(f"the file in its place belongs to {_who(found.st_uid)}: remove it, or choose another path")
-
-
-def _temporary(name: str) -> str:
-    """One fixed name, so that an agent killed midway leaves one file at most, which the next one takes away."""
-    return f".{name[:200]}.tmp"
 
 
 def _gid(group: str) -> int:

@@ -1,6 +1,7 @@
 """Subscribers: calls with `more` that stay open and hear of every newer token or every change of status."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 from d7agent.agent.agent import Agent, no_such_profile
@@ -10,6 +11,7 @@ from d7agent.core import answers, lifecycle
 from d7agent.core.errors import AgentError
 from d7agent.core.model import Grant
 from d7agent.core.states import Hooked
+from d7agent.core.wipe import wipe
 
 STATUS_PAUSE: Final = 0.1  # seconds between two status replies: a burst of changes is one change
 
@@ -47,7 +49,7 @@ class Streams:
         name = keeper.profile.name
         self._tokens.setdefault(name, set()).add(call)
         call.on_gone = lambda: self._left(name, call)
-        call.reply_frame(keeper.frame(grant, continues=True), continues=True)
+        _sent([keeper.frame(grant, continues=True)], [call])
 
     def follow_status(self, call: Call, profile: str | None, frame: bytes) -> None:
         """The first reply now, one more for every change."""
@@ -71,9 +73,7 @@ class Streams:
         grant = lifecycle.alive(keeper.state.grant, self._agent.clock.now().boot)
         if not calls or grant is None:
             return
-        frame = keeper.frame(grant, continues=True)
-        for call in tuple(calls):
-            call.reply_frame(frame, continues=True)
+        _sent([keeper.frame(grant, continues=True)], tuple(calls))
 
     def _gone(self, keeper: Keeper) -> None:
         """The token died. Streams end if that is for good: the agent was locked, or D7 refused the credential."""
@@ -116,3 +116,10 @@ class Streams:
                 if profile not in frames:
                     frames[profile] = self._status_frame(profile, continues=True)
                 call.reply_frame(frames[profile], continues=True)
+
+
+def _sent(frame: list[bytes], calls: Iterable[Call]) -> None:
+    """Send the one frame to all of them. It is overwritten then, unless one that reads slowly still waits for it."""
+    for call in calls:
+        call.reply_frame(frame[0], continues=True)
+    wipe(frame)

@@ -119,7 +119,7 @@ def _become(argv: list[str], log: int) -> NoReturn:
     os.dup2(log, 2)
     os.closerange(3, 65536)
     env = {name: value for name, value in os.environ.items() if name not in NOT_ITS_OWN}
-    os.execve(argv[0], argv, env)  # noqa: S606  no shell is the point
+    os.execve(argv[0], argv, env)  # noqa: S606  no shell is the point  # nosec B606
 
 
 def _wait(socket: str, pid: int, log: "_Log") -> None:

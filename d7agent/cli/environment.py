@@ -85,7 +85,7 @@ def _become(command: tuple[str, ...]) -> NoReturn:
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)  # Python ignores them, and an ignored signal stays so in the command
     try:
-        os.execvp(command[0], command)  # noqa: S606  no shell is the point
+        os.execvp(command[0], command)  # noqa: S606  no shell is the point  # nosec B606
     except FileNotFoundError:
         raise Failure(f"{command[0]}: no such command", "check its name and your PATH", 127) from None
     except OSError as error:

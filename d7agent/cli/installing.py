@@ -18,7 +18,7 @@ from d7agent.core.paths import SYSTEM_CONFIG, SYSTEM_SOCKET, SYSTEM_STATE
 
 USER: Final = "d7agent"
 # What the system service does not see, by ProtectHome= and PrivateTmp=.
-HIDDEN: Final = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108  named, not used
+HIDDEN: Final = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108  named, not used  # nosec B108
 
 
 def install(system: bool) -> list[str]:
@@ -129,7 +129,7 @@ def _make_user() -> None:
     for folder in (SYSTEM_CONFIG, f"{SYSTEM_CONFIG}/profiles"):
         if not os.path.isdir(folder):
             os.mkdir(folder)
-            os.chmod(folder, 0o755)  # noqa: S103  whatever the umask: no secret is ever written there
+            os.chmod(folder, 0o755)  # noqa: S103  whatever the umask: no secret is ever written there  # nosec B103
 
 
 def _check_runs(command: str) -> None:

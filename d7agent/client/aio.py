@@ -239,7 +239,7 @@ class _Feed:
             log.warning("no newer tokens for now: %s; trying again (%s)", error.message, error.hint)
         pause = min(FIRST_PAUSE * 2.0**self._failures, LONGEST_PAUSE)
         self._failures = min(self._failures + 1, 16)  # far past the longest pause, far from an overflow
-        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  jitter guards no secret
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  jitter guards no secret  # nosec B311
 
     def _hold(self, token: Token) -> None:
         self._held = token

@@ -1,5 +1,6 @@
 """The login budget of a profile: a token bucket that survives a restart, with a share no caller can spend."""
 
+from collections.abc import Iterable
 from math import floor
 from typing import Final
 
@@ -16,6 +17,7 @@ PEER_PER_HOUR: Final = 3  # logins that a uid which is neither owner nor root ca
 UNWRITABLE_PAUSE: Final = 120.0  # seconds between logins when the budget cannot be written down
 HOUR: Final = 3600.0
 KEPT: Final = 30  # instants of logins in the state file
+PAST: Final = 2 * HOUR  # seconds after which a snapshot says nothing: the bucket is full, the longest backoff over
 
 
 class Snapshot(Struct, frozen=True, omit_defaults=True):
@@ -126,9 +128,27 @@ def saved(budget: Budget, now: Stamp, failures: int, retry_at: float | None, ref
 
 def age(snapshot: Snapshot, now: Stamp) -> float:
     """Seconds since the snapshot was made. One from the future counts as made now."""
-    if snapshot.boot is not None and snapshot.boot_id and snapshot.boot_id == now.boot_id:
+    if snapshot.boot is not None and _of_this_boot(snapshot, now):
         return max(0.0, now.boot - snapshot.boot)
     return max(0.0, now.wall - snapshot.wall)
+
+
+def _of_this_boot(snapshot: Snapshot, now: Stamp) -> bool:
+    return snapshot.boot is not None and bool(snapshot.boot_id) and snapshot.boot_id == now.boot_id
+
+
+def newest(found: Iterable[Snapshot], now: Stamp) -> Snapshot | None:
+    """The one made last; None for none.
+
+    One of this boot was made after any of another, whatever the wall clock said then. Of two from the future, which
+    both count as made now, the emptier bucket.
+    """
+    return min(found, key=lambda one: (not _of_this_boot(one, now), age(one, now), one.level), default=None)
+
+
+def is_past(snapshot: Snapshot, now: Stamp) -> bool:
+    """Whether it says no more than no snapshot does. A token that D7 refused is not forgotten."""
+    return snapshot.refused is None and age(snapshot, now) > PAST
 
 
 def retry_left(snapshot: Snapshot, now: Stamp) -> float:

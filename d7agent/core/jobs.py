@@ -1,17 +1,21 @@
-"""What the agent and its helper say to each other: one request on stdin, one reply on stdout, then the helper exits.
+"""What the agent and its helper say to each other: READY, one request on stdin, one reply on stdout, then its exit.
 
-A request is one JSON object, one NUL byte, and, for the jobs that say so, the raw JSON parameters of the caller up to
-the end of input: secrets travel from the agent's receive buffer to the helper without being decoded on the way.
+A helper says READY when no other process of its user can look into it any more. A request is one JSON object, one NUL
+byte, and, for the jobs that say so, the raw JSON parameters of the caller up to the end of input: secrets travel from
+the agent's receive buffer to the helper without being decoded on the way.
 A reply is one JSON object up to the end of output.
 """
 
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from d7agent.core.model import DEFAULT_BASE_URL, Reason, Secret, Stamp
 
+T = TypeVar("T")
+
+READY: Final = b"\n"  # white space to whoever decodes a reply
 LOGIN_LIMIT: Final = 15.0  # seconds in all for one login, from the first connect to the last byte of the reply
 CONNECT_LIMIT: Final = 5.0  # seconds to connect
 STORE_LIMIT: Final = 15.0  # seconds for one call into a store
@@ -22,7 +26,11 @@ MAX_REPLY: Final = 64 * 1024  # bytes the agent reads from a helper
 
 
 class Target(Struct, frozen=True):
-    """Which credential a job is about: the profile, its base URL and its store (as written in TOML)."""
+    """Which credential a job is about: the profile, its base URL and its store (as written in TOML).
+
+    `variables`: those of the agent's environment that an `environment` store reads. Not in the helper's own, which
+    others could look into at its start.
+    """
 
     profile: str
     base_url: str = DEFAULT_BASE_URL
@@ -32,6 +40,7 @@ class Target(Struct, frozen=True):
     state_dir: str = (
         ""  # where the remembered token goes (0600) when the store is a read-only `directory` or `environment`
     )
+    variables: dict[str, Secret] = {}
 
 
 class Login(Struct, frozen=True, tag_field="job", tag="login"):
@@ -226,9 +235,20 @@ def encode(message: Job | Reply) -> bytes:
 
 def decode_job(data: bytes) -> Job:
     """Raises msgspec.DecodeError (or ValidationError) on anything but a job."""
-    return _jobs.decode(data)
+    return _decoded(_jobs, data)
 
 
 def decode_reply(data: bytes | bytearray) -> Reply:
     """Raises msgspec.DecodeError (or ValidationError) on anything but a reply."""
-    return _replies.decode(data)
+    return _decoded(_replies, data)
+
+
+def _decoded(decoder: msgspec.json.Decoder[T], data: bytes | bytearray) -> T:
+    why = "not UTF-8"
+    try:
+        return decoder.decode(data)
+    except UnicodeDecodeError:
+        pass
+    except RecursionError:
+        why = "nested too deeply"
+    raise msgspec.DecodeError(why)  # outside the handlers: no context, which would hold the data

@@ -43,6 +43,11 @@ class Paths(Struct, frozen=True):
         """Budgets and backoffs over a restart; no secrets."""
         return f"{self.state_dir}/state.json"
 
+    @property
+    def spare_state_dir(self) -> str:
+        """Where budgets go while the state folder cannot be written: beside the socket."""
+        return f"{os.path.dirname(self.socket)}/state"
+
     def expand(self, text: str) -> str:
         """The text with %h, %t, %S, %d, %% and a leading ~ put in. Raises ValueError where there is no such folder."""
         if text == "~" or text.startswith("~/"):

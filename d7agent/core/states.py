@@ -172,6 +172,16 @@ class Forgotten(Struct, frozen=True):
     """The credential was deleted."""
 
 
+class Charged(Struct, frozen=True):
+    """A login is about to be made for a name that is no profile yet; of the budget that all such names share."""
+
+
+class Uncharged(Struct, frozen=True):
+    """That login came to nothing."""
+
+    reply: Failed
+
+
 class LockedUp(Struct, frozen=True):
     """The agent was locked."""
 
@@ -199,6 +209,8 @@ Event = (
     | Storing
     | Stored
     | Forgotten
+    | Charged
+    | Uncharged
     | LockedUp
     | Unlocked
     | StateSaved

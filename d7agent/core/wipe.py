@@ -28,11 +28,11 @@ def wipe(held: list[str] | list[bytes]) -> None:
     """
     while held:
         value = held.pop()
-        if _CPYTHON and value and value.isascii() and sys.getrefcount(value) == _ALONE:
+        if _CPYTHON and not sys.is_finalizing() and value and value.isascii() and sys.getrefcount(value) == _ALONE:
             _overwrite(id(value) + (_BYTES_AT if isinstance(value, bytes) else _TEXT_AT), len(value))
 
 
 def _overwrite(address: int, size: int) -> None:
-    import ctypes  # 3 ms, which those who never hold a secret need not pay
+    import ctypes  # 3 ms, which those who never hold a secret need not pay; too late for it when Python ends
 
     ctypes.memset(address, 0, size)

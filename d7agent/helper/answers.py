@@ -62,7 +62,7 @@ def sort_login(answer: Answer, now: float, *secrets: str) -> Issued | Failed:
         return _refused(answer.status, detail, permanent=True)
     if detail and answer.status == 401:
         return _refused(answer.status, detail, permanent=False)
-    return _transient(answer, detail, now)
+    return _transient(answer, detail, now, secrets)
 
 
 def sort_balance(answer: Answer, now: float, *secrets: str) -> Proved | Failed:
@@ -78,7 +78,7 @@ def sort_balance(answer: Answer, now: float, *secrets: str) -> Proved | Failed:
     if detail and answer.status in PERMANENT | {401}:
         refused = answer.status == 401 and (detail.code or "").startswith(REFUSED_CODES)
         return Proved(works=False, refused=refused, status=answer.status, code=detail.code)
-    return _transient(answer, detail, now)
+    return _transient(answer, detail, now, secrets)
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
@@ -139,7 +139,7 @@ def _refused(status: int, detail: Detail, *, permanent: bool) -> Failed:
     )
 
 
-def _transient(answer: Answer, detail: Detail | None, now: float) -> Failed:
+def _transient(answer: Answer, detail: Detail | None, now: float, secrets: tuple[str, ...]) -> Failed:
     status = answer.status
     reason: Reason = "rate_limited" if status == 429 else "http_status"
     d7_speaks = status == 429 or status in TRANSIENT or status >= 500
@@ -149,7 +149,7 @@ def _transient(answer: Answer, detail: Detail | None, now: float) -> Failed:
     elif 300 <= status < 400:
         message = f"a redirect came back (HTTP {status}), which is not followed: it must not receive the secret"
     else:
-        message = f"the answer was HTTP {status}{said}" + ("" if detail else _kind(answer.headers))
+        message = f"the answer was HTTP {status}{said}" + ("" if detail else _kind(answer.headers, secrets))
     return Failed(
         reason,
         message,
@@ -160,8 +160,8 @@ def _transient(answer: Answer, detail: Detail | None, now: float) -> Failed:
     )
 
 
-def _kind(headers: Mapping[str, str]) -> str:
-    kind = plain(headers.get("content-type", "").partition(";")[0])[:40]
+def _kind(headers: Mapping[str, str], secrets: tuple[str, ...]) -> str:
+    kind = plain(headers.get("content-type", ""), *secrets).partition(";")[0][:40]
     return f" with {kind} where D7 sends JSON" if kind and "json" not in kind else ""
 
 

@@ -1,7 +1,8 @@
 """The `directory` store: files `client_id` and `client_secret`, or `access_token`.
 
 A credential mount (systemd's credentials, Docker's and Kubernetes' secrets) is read as it is. Any other folder has to
-be private: its files ours or root's, and closed to everyone else. A private folder of ours can also be written.
+be private: its files ours or root's, and closed to everyone else, with nothing on the way to them that others could
+change. A private folder of ours can also be written.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ from typing import Final
 from d7agent.core.jobs import Target
 from d7agent.helper.faults import Invalid, StoreUnreachable
 from d7agent.helper.manifest import Manifest
-from d7agent.helper.private_files import secret_text
+from d7agent.helper.private_files import check_way, secret_text
 from d7agent.helper.stores import PARTS, AlwaysOpen, Credential, Shelf, assembled
 from d7agent.helper.token_file import TokenFile, state_shelf
 
@@ -51,19 +52,27 @@ class DirectoryStore(AlwaysOpen):
         return state_shelf(self._target) or beside
 
     def read(self) -> Credential | None:
-        """The credential. A write that was cut short counts as done, and is finished now if it can be."""
+        """The credential. A change that was cut short counts as done, and is finished now if it can be."""
+        if self._mount:
+            self._check_links()
         found = self._unfinished() if self.writable else None
         if found is None:
             texts = {part: secret_text(self._path / part, shared=self._mount) for part in PARTS}
             found = {part: text for part, text in texts.items() if text is not None}
         return assembled(found, str(self._path), self._target.client_id)
 
+    def _check_links(self) -> None:
+        """Whose link leads to a mount decides which one it is."""
+        with contextlib.suppress(OSError):  # what is wrong with the way is told when the files are opened
+            check_way(self._path, links_only=True)
+
     def _unfinished(self) -> dict[str, str] | None:
+        """What a change that was cut short has put there; None if there is none, or what is there by now counts."""
         manifest = Manifest(self._path)
-        if found := manifest.unfinished():
-            with contextlib.suppress(StoreUnreachable):
-                manifest.settle()
-        return found
+        found = manifest.unfinished()
+        with contextlib.suppress(StoreUnreachable):
+            manifest.settle()
+        return found or None
 
     def write(self, credential: Credential) -> None:
         """Replace the files, and remove those of the other kind that we wrote."""

@@ -1,4 +1,4 @@
-"""The process around a job: hardened first, one request in, one reply out, and no word of a secret if it crashes."""
+"""The process around a job: closed to others, one request in, one reply out, and no word of a secret if it crashes."""
 
 import os
 import sys
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import msgspec
 
 from d7agent.core.clock import boot_time
-from d7agent.core.jobs import Failed, Job, Reply, decode_job, encode
-from d7agent.helper.prctl import close_to_others, die_with_parent
+from d7agent.core.jobs import READY, Failed, Job, Reply, decode_job, encode
+from d7agent.helper.prctl import close_to_others, die_with_parent, tracer
 from d7agent.helper.runner import WITH_PARAMETERS, perform
 from d7agent.helper.session import Limits
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_REQUEST: Final = 256 * 1024  # bytes: the job with a 16 KiB token and 64 KiB of parameters, and their escapes
 CRASH_HINT: Final = "this is a bug in d7agent; please report it with the agent's log"
+TRACE_HINT: Final = "see what it is (ps -p PID) and end it; the sysctl kernel.yama.ptrace_scope=1 forbids such tracing"
 MEMORY_HINT: Final = "a helper needs some 60 MB for a moment: see the machine's free memory, ulimit -v and MemoryMax="
 
 
@@ -26,7 +27,9 @@ def main(limits: Limits | None = None) -> NoReturn:
     started = boot_time()
     replies = _set_apart()
     try:
-        reply = _answer(started, limits or Limits())
+        close_to_others()
+        die_with_parent()
+        reply = _traced() or _answer(replies, started, limits or Limits())
     except BaseException as error:  # noqa: BLE001  whatever it is, the agent gets a reply and nobody gets a traceback
         reply = _crashed(error)
     _leave(replies, reply)
@@ -38,9 +41,16 @@ def _crashed(error: BaseException) -> Failed:
     return Failed("helper_failed", f"the helper failed with {place(error)}", CRASH_HINT)
 
 
-def _answer(started: float, limits: Limits) -> Reply:
-    close_to_others()
-    die_with_parent()
+def _traced() -> Failed | None:
+    """The answer in place of READY where somebody looks in all the same."""
+    pid = tracer()
+    if pid is None:
+        return None
+    return Failed("helper_failed", f"process {pid} traces the agent's helper: it is given no secret", TRACE_HINT)
+
+
+def _answer(replies: int, started: float, limits: Limits) -> Reply:
+    os.write(replies, READY)
     job, raw = _request()
     return perform(job, raw, started, limits)
 
@@ -81,7 +91,7 @@ def _request() -> tuple[Job, bytes]:
     head, _, raw = data.partition(b"\0")
     try:
         job = decode_job(bytes(head))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except msgspec.DecodeError:
         job = None
     if job is None:
         raise ValueError("no job")

@@ -46,7 +46,7 @@ def choose() -> str:
     for name in CANDIDATES:
         try:
             priority = float(type(load(name)).priority)
-        except Exception as error:  # noqa: BLE001  a backend may raise anything while it looks around
+        except (Exception, SystemExit) as error:  # noqa: BLE001  a backend may raise anything while it looks around
             problems.append(sorted_fault(error).failed.message)
             continue
         best = max(best or (priority, name), (priority, name), key=lambda found: found[0])

@@ -19,18 +19,20 @@ NO_BUS: Final = frozenset(
     {"FileNotFoundError", "ConnectionError", "KeyError", "ValueError"}
 )  # the last for an address that is none
 NO_DAEMON: Final = frozenset({"SecretServiceNotAvailableException", "NoKeyringError", "InitError", "RuntimeError"})
+BELOW_US: Final = frozenset({"keyring", "secretstorage", "jeepney"})  # packages whose words hold no secret
 IS_LOCKED: Final = "org.freedesktop.Secret.Error.IsLocked"
 
 
 def sorted_fault(error: BaseException, *, bus: bool = True) -> JobFault:
-    """The fault for an exception that came out of a keyring call. Words of unknown classes are not repeated.
+    """The fault for an exception that came out of a keyring call. Only words that keyring itself wrote are repeated.
 
     `bus`: the backend speaks to the session bus, so that a missing file is the bus's socket.
     """
     if isinstance(error, JobFault):
         return error
+    known = _raised_below_us(error)
     kinds = {kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__}
-    words = plain(str(error))
+    words = plain(str(error)) if known else type(error).__name__
     if kinds & LOCKED or IS_LOCKED in str(getattr(error, "name", "")):
         return StoreLocked("the keyring is locked", DESKTOP_HINT)
     if "PromptDismissedException" in kinds or "Cancelled by user" in words:
@@ -39,11 +41,20 @@ def sorted_fault(error: BaseException, *, bus: bool = True) -> JobFault:
         return StoreUnreachable("the session bus belongs to another user", BUS_HINT)
     if bus and kinds & NO_BUS:
         return StoreUnreachable("there is no session bus to find a keyring on", BUS_HINT)
-    if kinds & NO_DAEMON:
+    if kinds & NO_DAEMON and known:
         return StoreUnreachable(f"the keyring is not there: {words}", DAEMON_HINT)
     if "DBusErrorResponse" in kinds:
         return StoreUnreachable(f"the keyring answered {plain(str(getattr(error, 'name', 'an error')))}", DAEMON_HINT)
     return StoreUnreachable(f"the keyring failed with {type(error).__name__}", DAEMON_HINT)
+
+
+def _raised_below_us(error: BaseException) -> bool:
+    """Whether it comes from those packages' own code: a plugin may raise the same class and put the secret into it."""
+    step, module = error.__traceback__, ""
+    while step:
+        module = str(step.tb_frame.f_globals.get("__name__", ""))
+        step = step.tb_next
+    return module.partition(".")[0] in BELOW_US
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:

@@ -11,7 +11,8 @@ import msgspec
 from d7agent.helper import keyring_probe
 from d7agent.helper.faults import StoreMissing
 from d7agent.helper.keyring_faults import sorted_fault
-from d7agent.helper.stores import Credential, Shelf, assembled, parts_of
+from d7agent.helper.stores import PARTS, Credential, Shelf, assembled, parts_of
+from d7agent.helper.unheard import unheard
 
 if TYPE_CHECKING:
     from keyring.backend import KeyringBackend
@@ -69,11 +70,7 @@ class KeyringStore:
 
     def get(self, user: str) -> str | None:
         """The item's text, "" for one that is no text; None if there is none."""
-        if self._empty:
-            return None
-        with contextlib.suppress(UnicodeDecodeError):
-            return self._asked(lambda keyring: keyring.get_password(SERVICE, user))
-        return ""
+        return None if self._empty else self._asked(lambda keyring: _text(keyring, user))
 
     def set(self, user: str, text: str) -> None:
         """Replace the item's text."""
@@ -96,7 +93,12 @@ class KeyringStore:
         return self._name
 
     def _asked(self, call: "Callable[[KeyringBackend], T]") -> T:
-        return _sorted(lambda: call(self._keyring()), bus=self._name in ("", *keyring_probe.ON_THE_BUS))
+        def unheard_call() -> T:
+            keyring = self._keyring()
+            with unheard():
+                return call(keyring)
+
+        return _sorted(unheard_call, bus=self._name in ("", *keyring_probe.ON_THE_BUS))
 
     def _keyring(self) -> "KeyringBackend":
         if self._backend is None:
@@ -126,11 +128,21 @@ class KeyringShelf:
         self._store.drop(self._user)
 
 
-def _parts(text: str) -> dict[str, str]:
+def _text(keyring: "KeyringBackend", user: str) -> str | None:
     try:
-        return msgspec.json.decode(text, type=dict[str, str])
-    except (msgspec.DecodeError, RecursionError):
-        pass
+        found: object = keyring.get_password(SERVICE, user)
+    except UnicodeDecodeError:
+        return ""
+    return found if found is None or isinstance(found, str) else ""
+
+
+def _parts(text: str) -> dict[str, str]:
+    """The parts by our names for them; other keys, which may be anything, are not looked at."""
+    with contextlib.suppress(msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        found = msgspec.json.decode(text, type=dict[str, str])
+        parts: dict[str, str] = {name: found[name] for name in PARTS if name in found}
+        if parts:
+            return parts
     raise StoreMissing(f"the keyring's item of service {SERVICE} is not what d7agent wrote: someone changed it")
 
 
@@ -138,9 +150,7 @@ def _sorted(call: Callable[[], T], *, bus: bool = True) -> T:
     """What `call` returns; whatever it raises comes out as a JobFault without a context."""
     try:
         return call()
-    except UnicodeDecodeError:
-        raise
-    except Exception as error:  # noqa: BLE001  keyring and its plugins raise far more than KeyringError
+    except BaseException as error:  # noqa: BLE001  keyring and its plugins raise far more than KeyringError, SystemExit too
         fault = sorted_fault(error, bus=bus)
     raise fault
 

@@ -2,9 +2,11 @@
 
 A credential is two files, and a kill between two renames would pair a new id with an old secret. So the whole
 credential is first renamed into place as `.d7agent.next`, which from then on is what the store holds; then the files
-follow, then `.d7agent` (what we wrote, to know it again), and last `.d7agent.next` goes away.
+follow, then `.d7agent` (what we wrote, to know it again), and last `.d7agent.next` goes away. One without any parts
+says that the credential is being deleted.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from d7agent.helper.faults import StoreUnreachable
-from d7agent.helper.private_files import remove, replace, secret_text
+from d7agent.helper.private_files import remove, replace, secret_text, tidy
 from d7agent.helper.stores import PARTS, Credential, parts_of
 
 VERSION: Final = 1
@@ -34,15 +36,21 @@ class Manifest:
         self._next = folder / ".d7agent.next"
 
     def unfinished(self) -> dict[str, str] | None:
-        """The parts a write that was cut short was about to write; None if none was."""
+        """The parts a change that was cut short was about to write, none for a deletion; None if none was."""
         text = secret_text(self._next)
-        found = None if text is None else _decoded(text, dict[str, str])
-        return found if found and set(found) <= set(PARTS) else None
+        found: dict[str, str] | None = None if text is None else _decoded(text, dict[str, str])
+        return found if found is not None and set(found) <= set(PARTS) else None
 
     def settle(self) -> None:
-        """Finish a write that was cut short, if there is one. Raises StoreUnreachable."""
-        if parts := self.unfinished():
+        """Finish a change that was cut short, if there is one. Raises StoreUnreachable.
+
+        One that was cut short before it counted leaves what it had begun to write: that goes away as well.
+        """
+        tidy(self._known, self._next, *(self._folder / part for part in PARTS))
+        parts = self.unfinished()
+        if parts:
             replace(self._paths(parts))
+        if parts is not None:
             self._finish(parts)
 
     def write(self, credential: Credential) -> None:
@@ -58,7 +66,10 @@ class Manifest:
     def delete(self) -> None:
         """Remove the files we wrote and nobody has changed since."""
         self.settle()
-        remove(*(path for part in PARTS if self._ours(path := self._folder / part)), self._known)
+        if any(self._ours(path) for path in self._others({})):
+            with contextlib.suppress(StoreUnreachable):  # a full disk must not keep a credential from being forgotten
+                replace({self._next: "{}"})
+        self._finish({})
 
     def _paths(self, parts: dict[str, str]) -> dict[Path, str]:
         return {self._folder / name: f"{value}\n" for name, value in parts.items()}
@@ -68,9 +79,13 @@ class Manifest:
         return [path for part in PARTS if part not in parts and (path := self._folder / part).exists()]
 
     def _finish(self, parts: dict[str, str]) -> None:
-        remove(*(path for path in self._others(parts) if self._ours(path)))
+        # Those that are not there as well: a killed helper may have left something beside their places.
+        remove(*(path for part in PARTS if part not in parts and self._ours(path := self._folder / part)))
         marks = {name: mark for name in parts if (mark := _mark(self._folder / name))}
-        replace({self._known: msgspec.json.encode(Written(files=marks)).decode()})
+        if parts:
+            replace({self._known: msgspec.json.encode(Written(files=marks)).decode()})
+        else:
+            remove(self._known)
         remove(self._next)
 
     def _ours(self, path: Path) -> bool:

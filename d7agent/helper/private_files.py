@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from d7agent.core.trust import Distrusted, Rule
 from d7agent.helper.faults import StoreUnreachable
 
 MAX_FILE: Final = 64 * 1024  # bytes; four times the largest credential, so that cleaning can say what is wrong with it
@@ -18,11 +19,14 @@ OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 def secret_text(path: Path, *, shared: bool = False) -> str | None:
     """The file's text, None if it does not exist. `shared`: others may read it (a credential mount, see directory.py).
 
-    Symlinks are followed, because mounts are made of them; what counts is who owns the file at their end.
+    Symlinks are followed, because mounts are made of them; what counts is who owns the file at their end, and that
+    nobody else can change the way there (core.trust).
     Raises StoreUnreachable for a file that is not ours or root's, readable by others, too large, or no file.
     """
     with _told_apart(path, "read"):
         try:
+            if not shared:
+                check_way(path)
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hold us up
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -35,6 +39,17 @@ def secret_text(path: Path, *, shared: bool = False) -> str | None:
     if text is None:
         raise StoreUnreachable(f"{path} is not UTF-8 text", "put the bare value into the file, as text")
     return text
+
+
+def check_way(path: Path, *, links_only: bool = False) -> None:
+    """Whether nobody else can change what is at the absolute path. Raises StoreUnreachable; OSError if it ends early.
+
+    `links_only`: its folders may be anybody's.
+    """
+    try:
+        Rule(os.geteuid(), os.lstat("/").st_uid).walk(str(path), os, links_only=links_only)
+    except Distrusted as distrusted:
+        raise StoreUnreachable(distrusted.message, distrusted.hint) from None
 
 
 def _decoded(data: bytes) -> str | None:
@@ -59,11 +74,13 @@ def replace(files: Mapping[Path, str]) -> None:
     """Write each file with mode 0600, atomically, in the order given; all in one folder. Raises StoreUnreachable.
 
     All are first written beside their places and brought to disk, and only then renamed: a full disk changes none.
-    A folder that does not exist is made, 0700.
+    A folder that does not exist is made, 0700, though not where others can change what is on the way to it.
     """
     folder = next(iter(files)).parent
     with _told_apart(folder, "written"):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            check_way(folder)
+        _make(folder)
         with _alone_in(folder) as folder_fd, _cleaned_up(_beside(path) for path in files):
             for path, text in files.items():
                 _write_new(_beside(path), text)
@@ -73,17 +90,34 @@ def replace(files: Mapping[Path, str]) -> None:
                 os.fsync(folder_fd)
 
 
+def _make(folder: Path) -> None:
+    """The folder and its missing parents, each 0700; pathlib's own `parents` leaves the parents to the umask."""
+    if not folder.is_dir():
+        _make(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def _beside(path: Path) -> Path:
     """Where the new content waits. The name is always the same, so that what a killed helper left is found again."""
     return path.with_name(f".{path.name.lstrip('.')}.tmp")
 
 
+def tidy(*paths: Path) -> None:
+    """Delete what a killed helper left beside these places of one folder, unless another is at work there just now."""
+    with contextlib.suppress(OSError):
+        left = [beside for path in paths if (beside := _beside(path)).exists()]
+        if left:
+            with _alone_in(left[0].parent, wait=False):
+                for path in left:
+                    path.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[int]:
+def _alone_in(folder: Path, *, wait: bool = True) -> Iterator[int]:
     """The folder's descriptor, locked against other helpers (and freed by the kernel if this one is killed)."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield fd
     finally:
         os.close(fd)

@@ -38,7 +38,7 @@ def kept(target: Target, application: Application, token: Secret, received: Stam
     item = Remembered(
         v=VERSION,
         access_token=token,
-        token_type="bearer",  # noqa: S106  the type's name, no secret
+        token_type="bearer",  # noqa: S106  the type's name, no secret  # nosec B106
         base_url=target.base_url,
         client_hash=client_hash(application),
         received_boot=received.boot,
@@ -56,7 +56,8 @@ def recalled(text: str | None, target: Target, application: Application) -> Reme
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     fits = found.v == VERSION and found.base_url == target.base_url and found.client_hash == client_hash(application)
-    return found if fits and is_token(found.access_token.reveal()) and found.token_type == "bearer" else None  # noqa: S105
+    bearer = found.token_type == "bearer"  # noqa: S105  the type's name, no secret  # nosec B105
+    return found if fits and bearer and is_token(found.access_token.reveal()) else None
 
 
 def client_hash(application: Application) -> str:

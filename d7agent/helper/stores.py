@@ -108,7 +108,7 @@ def open_store(target: Target) -> Store:
     if kind == "environment":
         from d7agent.helper.environment import EnvironmentStore
 
-        return EnvironmentStore(argument, target, os.environ)
+        return EnvironmentStore(argument, target)
     raise Invalid("store", f"there is no store of the kind {kind[:40]!r}", STORE_HINT)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from d7agent.core.jobs import Target
-from d7agent.helper.private_files import remove, replace, secret_text
+from d7agent.helper.private_files import remove, replace, secret_text, tidy
 from d7agent.helper.stores import Shelf
 
 
@@ -15,6 +15,7 @@ class TokenFile:
 
     def read(self) -> str | None:
         """The text; None if there is no file. Raises StoreUnreachable for one that others own or can read."""
+        tidy(self._path)
         return secret_text(self._path)
 
     def write(self, text: str) -> None:

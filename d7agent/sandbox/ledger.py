@@ -45,10 +45,11 @@ class Ledger:
     def mint(self, client_id: str, **claims: object) -> str:
         """A new token; with `claims` a JWT of three parts with these added or replaced, whatever the settings say."""
         made = self._settings()
-        if made.token_form == "opaque" and not claims:
+        if made.token_form == "opaque" and not claims:  # a form's name, no secret  # nosec B105
             token = secrets.token_urlsafe(32)
         else:
-            sign = tokens.two_part if made.token_form == "two-part" and not claims else tokens.jwt
+            two_part = made.token_form == "two-part" and not claims  # a form's name, no secret  # nosec B105
+            sign = tokens.two_part if two_part else tokens.jwt
             token = sign({**_claims(made, client_id), **claims})
         self._record(token, client_id)
         return token

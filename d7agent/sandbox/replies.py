@@ -21,6 +21,7 @@ class Line:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self.sent = 0  # bytes handed to the kernel, or on their way there
 
     async def pause(self, seconds: float) -> None:
         """Waits, for ever if infinite; ConnectionResetError as soon as the client has left."""
@@ -38,6 +39,7 @@ class Line:
         """Sends, waiting for a slow reader, and lets others have their turn; ConnectionError if the client has left."""
         if self.writer.is_closing():
             raise ConnectionResetError
+        self.sent += len(data)
         self.writer.write(data)
         await self.writer.drain()
 

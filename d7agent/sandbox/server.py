@@ -58,7 +58,7 @@ class Server:
 
     async def _serve(self) -> None:
         loop, main = asyncio.get_running_loop(), asyncio.current_task()
-        assert main is not None  # noqa: S101  a coroutine of asyncio.run has a task
+        assert main is not None  # noqa: S101  a coroutine of asyncio.run has a task  # nosec B101
         self._listener.setblocking(False)
         room = asyncio.Semaphore(MAX_CONNECTIONS)
         self._up.set_result((loop, main))
@@ -92,6 +92,8 @@ class Server:
                 await line.writer.wait_closed()
             finally:
                 transport.abort()
+                with self._recorder.change() as stats:
+                    stats.bytes_sent += line.sent
 
     async def _talk(self, line: Line) -> None:
         alive = True

@@ -17,7 +17,7 @@ class Stats:
 
     A login counts in `logins` when its request has arrived; `logins_ok` and `logins_failed` when it has been decided
     how to answer (200 and to be sent whole, or anything else). `balances` and `sends` count refused calls too.
-    `login_times` are unix seconds of arrival.
+    `login_times` are unix seconds of arrival; `bytes_sent` those of connections that are closed.
     """
 
     connections: int = 0
@@ -32,6 +32,7 @@ class Stats:
     sends: int = 0
     api_refused: int = 0
     redirects_followed: int = 0
+    bytes_sent: int = 0
     faults: dict[str, int] = field(default_factory=dict)
     paths: dict[str, int] = field(default_factory=dict)
     user_agents: list[str] = field(default_factory=list)

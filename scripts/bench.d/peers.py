@@ -22,7 +22,7 @@ from tests.support.keyring_session import KeyringSession
 
 HERE: Final = Path(__file__).parent
 LIMIT: Final = 20.0  # seconds for any of them to come up
-SECRET: Final = "bench-secret"  # noqa: S105
+SECRET: Final = "bench-secret"  # noqa: S105  made up
 T = TypeVar("T")
 
 

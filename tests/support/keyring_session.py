@@ -126,6 +126,13 @@ class KeyringSession:
         with self.connection() as connection:
             secretstorage.Collection(connection).create_item("x", attributes, text, replace=True)
 
+    def get(self, user: str) -> bytes | None:
+        """The secret of that item; None if there is none."""
+        with self.connection() as connection:
+            collection = secretstorage.Collection(connection)
+            items = collection.search_items({"service": "d7agent", "username": user})
+            return next((item.get_secret() for item in items), None)
+
     def clear(self, *users: str) -> None:
         """No item of these users."""
         with self.connection() as connection:

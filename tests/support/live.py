@@ -63,12 +63,12 @@ class Live:
         assert self.process is not None
         return self.process.pid
 
-    def start(self, *arguments: str, ready: bool = True, **environment: str) -> Self:
-        """Start `d7agent run -v` and wait for READY=1."""
+    def start(self, *arguments: str, ready: bool = True, verbosity: str = "-v", **environment: str) -> Self:
+        """Start `d7agent run` and wait for READY=1."""
         with notify_socket(self.root / "notify") as (path, listening):
             with self.log.open("ab") as log:
                 self.process = subprocess.Popen(
-                    [COMMAND, "run", "-v", *arguments],
+                    [COMMAND, "run", *filter(None, [verbosity]), *arguments],
                     env={**self.environment, "NOTIFY_SOCKET": path, **environment},
                     stdout=log,
                     stderr=log,

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from d7agent.client.blocking import Agent
-from d7agent.sandbox import DEFAULT_ID, DEFAULT_SECRET
+from d7agent.sandbox import DEFAULT_ID, DEFAULT_SECRET, Sandbox
+from tests.support import d7client
 from tests.support.live import Live
 
 CREDENTIAL: Final = {"client_id": DEFAULT_ID, "client_secret": DEFAULT_SECRET}
@@ -77,6 +78,11 @@ class Scene:
     def ask(self, name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """`d7agent token` as a process, which waits for nothing unless told to."""
         return self.live.run("token", "--no-start", "--profile", name, *(arguments or ("--max-wait", "0")))
+
+    def works(self, box: Sandbox, name: str = "default") -> bool:
+        """Whether D7 takes the token that a caller gets."""
+        with self.agent() as agent:
+            return d7client.balance(box, agent.token(name)).status == 200
 
     def nothing_lost(self) -> None:
         """Every file of ours is as it was written, and nothing half made lies beside it."""

@@ -14,6 +14,9 @@ from tests.support.live import COMMAND, Live, notify_socket, wait_ready
 
 HELPER: Final = b"d7agent.helper"
 TMPFS: Final = 'mount -t tmpfs -o size=64k,mode=700 d7agent-test "$0" && exec "$@"'
+FULL: Final = (
+    'mount -t tmpfs -o size=64k,mode=700 d7agent-test "$0" && { cat /dev/zero >"$0/ballast" 2>/dev/null; exec "$@"; }'
+)
 READ_ONLY: Final = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
 
 

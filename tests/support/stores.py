@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from d7agent.core.model import Secret
 from d7agent.helper.command import CommandStore
 from d7agent.helper.directory import DirectoryStore
 from d7agent.helper.environment import NAMES, EnvironmentStore
@@ -94,9 +95,9 @@ def command_store(tmp_path: Path) -> tuple[Store, Fill]:
 
 def environment_store(tmp_path: Path) -> tuple[Store, Fill]:
     """Variables with a prefix."""
-    env: dict[str, str] = {}
-    store = EnvironmentStore("MY_", target("environment", state_dir=str(tmp_path / "state")), env)
-    return store, lambda parts: env.update({f"MY_{NAMES[part]}": value for part, value in parts.items()})
+    variables: dict[str, Secret] = {}
+    store = EnvironmentStore("MY_", target("environment", state_dir=str(tmp_path / "state"), variables=variables))
+    return store, lambda parts: variables.update({f"MY_{NAMES[part]}": Secret(text) for part, text in parts.items()})
 
 
 def _discard(_: object) -> None:

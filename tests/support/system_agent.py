@@ -77,6 +77,12 @@ class SystemAgent:
             self._holder.communicate()  # its stdin's end lets it go, and the namespace with it
         shutil.rmtree(self.root, ignore_errors=True)
 
+    @property
+    def pid(self) -> int:
+        """The agent's pid."""
+        assert self._agent is not None
+        return self._agent.pid
+
     def start(self) -> None:
         """Start the agent and wait for READY=1."""
         with notify_socket(self.root / "notify") as (path, listening), self.log.open("ab") as log:

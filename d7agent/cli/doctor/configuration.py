@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from d7agent.cli.doctor.finding import Finding, error, ok, warn
-from d7agent.cli.doctor.scene import Scene
+from d7agent.cli.doctor.scene import Scene, owner
 from d7agent.core.config import Config
 from d7agent.core.paths import Paths
+from d7agent.core.trust import REFUSED, Distrusted, Rule
 
 MOUNTS: Final = ("/run/credentials/", "/run/secrets/")  # whose modes are for whoever mounted them to choose
 PARTS: Final = ("client_id", "client_secret", "access_token")
@@ -27,7 +28,11 @@ def check(scene: Scene) -> Iterator[Finding]:
 def _faults(scene: Scene) -> Iterator[Finding]:
     reload = "d7agent reload" + (" as root" if scene.system else "")
     for problem in scene.problems:
-        yield error("config", problem, f"mend the file, then: {reload}")
+        if REFUSED in problem:
+            text, _, remedy = problem.rpartition(": ")
+            yield error("file-mode", text, f"{remedy}; then: {reload}")
+        else:
+            yield error("config", problem, f"mend the file, then: {reload}")
     told = [str(problem) for problem in scene.agent.get("config_problems") or []]
     for problem in told:
         if problem not in scene.problems:
@@ -38,24 +43,12 @@ def _faults(scene: Scene) -> Iterator[Finding]:
 
 
 def _modes(scene: Scene, paths: Paths) -> Iterator[Finding]:
-    """Who can change base_url or a hook gets the secret, or runs programs as the agent's user."""
-    every = list(_config_files(paths))
-    loose = [path for path in every if _changeable(path, scene.uid)]
-    for path in loose:
-        text = f"{path} can be changed by others"
-        yield error("file-mode", text, f"chown it to the agent's user or to root, and: chmod go-w {path}")
+    """Remembered tokens and budgets; what others can change of the configuration is among its problems."""
     private = [path for path in _state_files(paths) if _others(path) & 0o077]
     for path in private:
         yield warn("file-mode", f"{path} can be read by others", f"chmod go= {path}")
-    if not loose and not private:
+    if not private and not any(REFUSED in problem for problem in scene.problems):
         yield ok("file-mode", f"nobody else can change what is in {paths.config_dir}")
-
-
-def _config_files(paths: Paths) -> Iterator[str]:
-    yield from (paths.config_dir, paths.config_file)
-    for folder in paths.profile_dirs:
-        yield folder
-        yield from _listed(folder, ".toml")
 
 
 def _state_files(paths: Paths) -> Iterator[str]:
@@ -75,25 +68,6 @@ def _others(path: str) -> int:
     try:
         return stat.S_IMODE(os.stat(path).st_mode)
     except OSError:
-        return 0
-
-
-def _changeable(path: str, uid: int) -> bool:
-    """Whether others can: by its mode, or since it is theirs. A group of the user's own (umask 002) is nobody else."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return False
-    group = found.st_mode & 0o020 and found.st_gid not in (os.getegid(), 0)
-    return bool(found.st_mode & 0o002 or group or found.st_uid not in (uid, 0, _agent_uid()))
-
-
-def _agent_uid() -> int:
-    import pwd
-
-    try:
-        return pwd.getpwnam("d7agent").pw_uid
-    except KeyError:
         return 0
 
 
@@ -128,9 +102,25 @@ def _stores(scene: Scene, config: Config) -> Iterator[Finding]:
         if kind != "directory" or f"{folder}/".startswith(MOUNTS) or hidden:
             continue
         parts = [f"{folder}/{part}" for part in PARTS if os.path.exists(f"{folder}/{part}")]
+        yield from _ways(scene, profile.name, parts)
         for path in parts:
             if _others(path) & 0o077:
                 text = f"{profile.name}: {path} can be read by others, so the agent refuses it"
                 yield error("store", text, f"chmod 600 {path}")
         if not parts:
             yield error("store", f"{profile.name}: {folder} holds no credential", f"d7agent login {profile.name}")
+
+
+def _ways(scene: Scene, profile: str, paths: list[str]) -> Iterator[Finding]:
+    """Who else could swap these files, from a folder above: the agent reads none of them then."""
+    rule = Rule(owner(scene.uid, system=scene.system), os.lstat("/").st_uid)
+    found: dict[str, str] = {}
+    for path in paths:
+        try:
+            rule.walk(path, os)
+        except Distrusted as distrusted:
+            found[distrusted.message] = distrusted.hint
+        except OSError:
+            continue  # what cannot be reached is told by others
+    for message, hint in found.items():
+        yield error("store", f"{profile}: {message}, so the agent refuses the credential", hint)

@@ -11,6 +11,7 @@ from d7agent.client.blocking import Agent, AgentError
 from d7agent.core.config import Config
 from d7agent.core.errors import ConfigError
 from d7agent.core.paths import SYSTEM_SOCKET, Paths, system_paths, user_paths
+from d7agent.core.trust import ROOT
 
 AGENT_LIMIT: Final = 5.0  # seconds for the agent's answer
 COMMAND_LIMIT: Final = 5.0  # seconds for one question to systemd
@@ -77,9 +78,19 @@ def _configuration(
     except ConfigError as error:
         return None, None, (str(error),)
     try:
-        return paths, files.load(paths), ()
+        return paths, files.load(paths, owner(uid, system=system)), ()
     except ConfigError as error:
         return paths, None, tuple(str(error).splitlines())
+
+
+def owner(uid: int, *, system: bool) -> int:
+    """Whose agent counts: the host's is its own user's, where there is one."""
+    import pwd
+
+    try:
+        return pwd.getpwnam("d7agent").pw_uid if system else uid
+    except KeyError:
+        return ROOT
 
 
 def asked(argv: list[str], env: Mapping[str, str]) -> str | None:

@@ -15,7 +15,7 @@ from d7agent.core.states import Effect, Failure, Hooked, Logged, Save, State, St
 UNAUTHORIZED_LIMIT: Final = 3  # logins answered 401 in a row are a refused credential, not a passing fault
 NO_APPLICATION: Final = "APPLICATION_NOT_EXISTS"  # D7: the application was deleted, and every token with it
 LOGIN_HINT: Final = "store one with: d7agent login"
-NEW_TOKEN_HINT: Final = "make a new token in D7's control panel and run: d7agent login --token"  # noqa: S105
+NEW_TOKEN_HINT: Final = "make a new token in D7's control panel and run: d7agent login --token"  # noqa: S105  words
 RENEW_HINT: Final = "look at the application in D7's control panel, then run: d7agent renew"
 DEAD_ON_ARRIVAL: Final = Failed(
     reason="bad_reply",

@@ -9,7 +9,7 @@ from d7agent.core.lifecycle.phases import after, begin_anew, drop, ended, forget
 from d7agent.core.lifecycle.receiving import login_worked
 from d7agent.core.lifecycle.refreshing import look
 from d7agent.core.model import STORE_REASONS, Stamp
-from d7agent.core.states import Forgotten, Gone, Save, State, Step, Stored, Storing
+from d7agent.core.states import Charged, Forgotten, Gone, Save, State, Step, Stored, Storing, Uncharged
 
 
 def storing(state: State, event: Storing, now: Stamp) -> Step:
@@ -41,8 +41,23 @@ def stored(state: State, event: Stored, now: Stamp) -> Step:
 def _refunded(state: State, reply: Failed, now: Stamp) -> State:
     """A login that was paid for and never reached D7 is given back."""
     paid = state.budget.starts[-1:] == (state.started,)
-    kept_home = reply.reason in STORE_REASONS or reply.invalid is not None
-    return replace(state, budget=budgets.refunded(state.budget, now.boot)) if paid and kept_home else state
+    return replace(state, budget=budgets.refunded(state.budget, now.boot)) if paid and _kept_home(reply) else state
+
+
+def _kept_home(reply: Failed) -> bool:
+    return reply.reason in STORE_REASONS or reply.invalid is not None
+
+
+def charged(state: State, event: Charged, now: Stamp) -> Step:
+    """A new name's login, paid for by all of them."""
+    return Step(replace(state, budget=budgets.spent(state.budget, now.boot)), (Save(),))
+
+
+def uncharged(state: State, event: Uncharged, now: Stamp) -> Step:
+    """As `_refunded`; each Uncharged follows a Charged of its own, so that it was paid for."""
+    if not _kept_home(event.reply) or not state.budget.starts:
+        return Step(state)
+    return Step(replace(state, budget=budgets.refunded(state.budget, now.boot)), (Save(),))
 
 
 def forgotten(state: State, event: Forgotten, now: Stamp) -> Step:

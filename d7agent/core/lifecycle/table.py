@@ -6,6 +6,7 @@ from typing import Any, Final, get_args
 from d7agent.core.lifecycle import governing, receiving, refreshing, rejecting, storing
 from d7agent.core.model import Stamp
 from d7agent.core.states import (
+    Charged,
     Configured,
     Event,
     Forgotten,
@@ -23,6 +24,7 @@ from d7agent.core.states import (
     Stored,
     Storing,
     Ticked,
+    Uncharged,
     Unlocked,
     Wanted,
 )
@@ -60,6 +62,8 @@ _TABLE: Final[Mapping[type, Row]] = {
     Storing: _during(PHASES, storing.storing),
     Stored: _during(PHASES, storing.stored),
     Forgotten: _during(PHASES, storing.forgotten),
+    Charged: _during(PHASES, storing.charged),
+    Uncharged: _during(PHASES, storing.uncharged),
     LockedUp: _during(UNLOCKED, governing.locked_up),
     Unlocked: _during(("locked",), governing.unlocked),
     Renewed: _during(("idle", "recall", "proof"), refreshing.renewed),

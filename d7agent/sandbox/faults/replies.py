@@ -60,9 +60,9 @@ def _bad_request(play: Play) -> Answer:
     return answers.d7_error(400, play.options.text("code"), "Bad request")
 
 
-@fault("invalid", "422 with FastAPI's list: a field is missing", field="client_id")
+@fault("invalid", "422 with FastAPI's list: a field is missing", field="client_id", status=422)
 def _invalid(play: Play) -> Answer:
-    return answers.invalid(play.options.text("field"))
+    return answers.invalid(play.options.text("field"), status=play.options.whole("status"))
 
 
 @fault(

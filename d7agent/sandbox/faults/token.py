@@ -11,7 +11,7 @@ YEAR_9999: Final = 253_402_300_799  # the last second of it, unix time
 
 @fault("token-missing", "no access_token in the reply", token=True)
 def _missing(play: Play) -> Answer:  # noqa: ARG001  every kind takes the same
-    return json_answer(200, {"token_type": "bearer"})
+    return json_answer(200, {"token_type": "bearer"})  # the type's name, no secret  # nosec B105
 
 
 @fault("token-empty", "access_token is an empty string", token=True)
@@ -29,9 +29,18 @@ def _number(play: Play) -> Answer:  # noqa: ARG001
     return token_answer(12345)
 
 
-@fault("token-type", "token_type is value= instead of bearer", token=True, value="mac")
+@fault(
+    "token-type",
+    "token_type is value= instead of bearer, or of another type, or missing",
+    token=True,
+    value="mac",
+    form=("string", "null", "number", "list", "missing"),
+)
 def _type(play: Play) -> Answer:
-    return json_answer(200, {"access_token": _healthy(play), "token_type": play.options.text("value")})
+    value, form = play.options.text("value"), play.options.text("form")
+    forms: dict[str, object] = {"string": value, "null": None, "number": 1, "list": [value]}
+    named = {} if form == "missing" else {"token_type": forms[form]}
+    return json_answer(200, {"access_token": _healthy(play), **named})
 
 
 @fault("duplicate-keys", "access_token twice, the good one first", token=True)
