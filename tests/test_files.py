@@ -332,3 +332,17 @@ def test_good_profiles_are_served_beside_a_faulty_file(tmp_path: Path) -> None:
     Path(paths.config_file).write_text("[hoooks]\n")
     assert files.salvage(paths).profiles.keys() == {"good"}
     assert files.salvage(paths).profiles["good"].store == "environment"
+
+
+def test_what_killed_writers_have_left_is_taken_away(paths: Paths) -> None:
+    """At an agent's start: beside profiles and budgets of any name, and nothing that is not of that shape."""
+    ours = (".made.toml.tmp", ".made.toml.0123456789abcdef.tmp")
+    others = ("made.toml", ".made.toml.swp", ".notes.tmp", "made.toml.tmp", ".made.toml.abc.tmp")
+    for name in (*ours, *others):
+        Path(paths.written_dir, name).touch()
+    Path(paths.state_dir).mkdir(parents=True)
+    for name in ("one.state", ".one.state.tmp"):
+        (Path(paths.state_dir) / name).touch()
+    files.tidy(paths)
+    assert sorted(os.listdir(paths.written_dir)) == sorted(others)
+    assert os.listdir(paths.state_dir) == ["one.state"]

@@ -213,7 +213,6 @@ class Agent:
             self._offset = offset
             for keeper in self.keepers.values():
                 keeper.reclock()
-        self.callers.rest()
         for listener in self.on_turn:
             listener()
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Final
 
 LONGEST: Final = 200  # bytes kept of the name: NAME_MAX is 255, and what we add has 23
+_LEFT: Final = re.compile(r"\..*\.(toml|state)(\.[0-9a-f]{16})?\.tmp")  # of a profile or a budget
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
@@ -33,6 +34,17 @@ def sweep(folder: int, name: str) -> None:
     drop(folder, _fixed(name))
     for left in _chosen_by_chance(folder, name):
         drop(folder, left)
+
+
+def tidy(path: str) -> None:
+    """Remove what killed writers of whatever names have left in the folder of ours at `path`. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for left in os.listdir(fd):
+            if _LEFT.fullmatch(left):
+                drop(fd, left)
+    finally:
+        os.close(fd)
 
 
 def drop(folder: int, name: str) -> None:

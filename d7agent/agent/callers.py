@@ -1,7 +1,5 @@
 """Who asked, how often: counters by uid, unit and executable, so that every grant can be seen in `status`."""
 
-import os
-import select
 from collections import Counter
 from typing import Final, Protocol
 
@@ -11,8 +9,9 @@ from d7agent.wire.messages import Caller
 
 MOST: Final = 256  # kinds of caller kept; beyond, one of the uid with most of them makes room
 MOST_REFUSED: Final = 64  # kinds kept that may not ask; apart, since uids that may not are easy to have by the thousand
-KNOWN_FOR: Final = 2.0  # seconds for which a process is known without a look; /proc costs more than the answer itself
-MOST_KNOWN: Final = 16  # processes so known, a descriptor each; who asks that often keeps a connection
+# Seconds for which a pid stands for the process seen last: /proc costs more than the answer itself. The kernel gives a
+# pid again when it has gone round all others, 32,768 at least (proc(5), pid_max): that takes longer.
+KNOWN_FOR: Final = 0.25
 
 
 class Asking(Protocol):
@@ -29,9 +28,6 @@ class Asking(Protocol):
     @property
     def process(self) -> Process:
         """Its process."""
-
-    def pidfd(self) -> int | None:
-        """A new descriptor of its process, the caller's to close."""
 
 
 class Tally:
@@ -54,23 +50,6 @@ Kind = tuple[int, str | None, str | None]
 Table = dict[Kind, Tally]
 
 
-class _Known:
-    """A process that was looked at: as long as its descriptor shows it alive, its pid is no other's."""
-
-    def __init__(self, kind: Kind, pidfd: int) -> None:
-        self.kind = kind
-        self._pidfd = pidfd
-        self._poll = select.poll()
-        self._poll.register(pidfd, select.POLLIN)
-
-    def __del__(self) -> None:
-        os.close(self._pidfd)
-
-    @property
-    def alive(self) -> bool:
-        return not self._poll.poll(0)
-
-
 class Callers:
     """The tallies of all callers since the agent started."""
 
@@ -78,8 +57,7 @@ class Callers:
         self._clock = clock
         self._tallies: Table = {}
         self._refused: Table = {}
-        self._once: set[tuple[int, int]] = set()  # uid and pid of those who have come once lately
-        self._known: dict[tuple[int, int], _Known] = {}
+        self._lately: dict[tuple[int, int], Kind] = {}
         self._lately_since = 0.0
 
     def of(self, peer: Asking) -> Tally:
@@ -106,34 +84,17 @@ class Callers:
         tally.denied += 1
 
     def _kind(self, peer: Asking) -> Kind:
-        """What is known of the peer. A process that comes again and again is looked at twice, then kept for a while."""
-        self._forget_after_a_while()
-        who = peer.uid, peer.pid
-        known = self._known.get(who)
-        if known is not None:
-            if known.alive:
-                return known.kind
-            del self._known[who]
-        elif who not in self._once:
-            if len(self._once) < MOST:
-                self._once.add(who)
-            return _look(peer)
-        pidfd = _pidfd(peer) if len(self._known) < MOST_KNOWN else None
-        kind = _look(peer)
-        if pidfd is not None:
-            self._known[who] = _Known(kind, pidfd)
-        return kind
-
-    def _forget_after_a_while(self) -> None:
+        """What is known of the peer."""
         now = self._clock.now().boot
         if now > self._lately_since + KNOWN_FOR:
-            self._once.clear()
-            self._known.clear()
+            self._lately.clear()
             self._lately_since = now
-
-    def rest(self) -> None:
-        """Let go what is not needed while nobody asks."""
-        self._forget_after_a_while()
+        who = peer.uid, peer.pid
+        kind = self._lately.get(who)
+        if kind is None:
+            process = peer.process
+            kind = self._lately[who] = peer.uid, process.unit, process.exe
+        return kind
 
     @property
     def latest(self) -> float:
@@ -156,22 +117,6 @@ class Callers:
             )
             for t in sorted(tallies, key=lambda tally: -tally.grants)
         )
-
-
-def _look(peer: Asking) -> Kind:
-    process = peer.process
-    return peer.uid, process.unit, process.exe
-
-
-def _pidfd(peer: Asking) -> int | None:
-    """A descriptor of the process that has the peer's pid: taken before the look, it tells later if that was wrong."""
-    found = peer.pidfd()
-    if found is not None or peer.pid <= 0:
-        return found
-    try:
-        return os.pidfd_open(peer.pid)
-    except OSError:
-        return None
 
 
 def _make_room(table: Table) -> None:

@@ -87,6 +87,7 @@ class Daemon:
         loop.set_exception_handler(_unexpected)
         for number, act in self._signals().items():
             loop.add_signal_handler(number, act)
+        files.tidy(self.agent.paths)
         seen = watch.look(self.agent.paths, self._store_folders())
         self.agent.load()
         self._look_at_stores(act=False)

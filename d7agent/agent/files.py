@@ -3,10 +3,12 @@
 import errno
 import os
 import stat
+from contextlib import suppress
 from typing import Final, TypeVar
 
 import msgspec
 
+from d7agent.agent import beside
 from d7agent.agent.atomic import write_atomic
 from d7agent.agent.profiles import remove_profile, write_profile
 from d7agent.agent.reading import check_way, printable, read_text, read_whole, trusting
@@ -22,6 +24,7 @@ __all__ = [
     "read_state",
     "remove_profile",
     "salvage",
+    "tidy",
     "write_atomic",
     "write_profile",
     "write_state",
@@ -53,6 +56,16 @@ def load(paths: Paths, uid: int | None = None) -> Config:
     if problems:
         raise ConfigError("\n".join(problems))
     return result
+
+
+def tidy(paths: Paths) -> None:
+    """Remove what an agent killed while it wrote a profile or a budget has left beside it: the name may not come again.
+
+    For an agent that starts: nobody else writes there then.
+    """
+    for folder in (paths.written_dir, paths.state_dir, paths.spare_state_dir):
+        with suppress(OSError):  # none is there, or it cannot be read: other parts say so
+            beside.tidy(folder)
 
 
 def salvage(paths: Paths) -> Config:

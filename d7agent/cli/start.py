@@ -60,18 +60,33 @@ def _with_command(path: str, command: tuple[str, ...]) -> int:
 
 
 def _run(command: tuple[str, ...], env: dict[str, str]) -> int:
+    early: list[int] = []  # signals that came before there was anybody to pass them on to
+    child: subprocess.Popen[bytes] | None = None
+
+    def pass_on(number: int, _: object) -> None:
+        if child is None:
+            early.append(number)
+        else:
+            child.send_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, pass_on)
+    for number in (signal.SIGINT, signal.SIGQUIT):  # the terminal sends these to the command as well
+        signal.signal(number, lambda *_: None)
+    child = _started(command, env)
+    for came in early:
+        child.send_signal(came)
+    status = child.wait()
+    return status if status >= 0 else 128 - status
+
+
+def _started(command: tuple[str, ...], env: dict[str, str]) -> "subprocess.Popen[bytes]":
     try:
-        child = subprocess.Popen(command, env=env)
+        return subprocess.Popen(command, env=env)
     except FileNotFoundError:
         raise Failure(f"{command[0]}: no such command", "check its name and your PATH", 127) from None
     except OSError as error:
         raise Failure(f"{command[0]}: {error.strerror}", "check that it may be executed", 126) from None
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: child.send_signal(number))
-    for number in (signal.SIGINT, signal.SIGQUIT):  # the terminal sends these to the command as well
-        signal.signal(number, lambda *_: None)
-    status = child.wait()
-    return status if status >= 0 else 128 - status
 
 
 def _end(agent: int) -> None:
