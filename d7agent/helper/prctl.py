@@ -1,14 +1,14 @@
-"""What the kernel is asked for this process and those it starts: nobody looks in, nothing outlives its parent."""
+"""What the kernel is asked for this process and those it starts: nobody looks in, nothing outlives its parent.
+
+It imports little, not even `typing`: until it has been called, other processes of the same user can look in.
+"""
 
 import ctypes
-import re
 import resource
-from pathlib import Path
-from typing import Final
 
-PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
-PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
-SIGKILL: Final = 9
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PR_SET_DUMPABLE = 4  # linux/prctl.h
+SIGKILL = 9
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
@@ -28,18 +28,18 @@ def tracer() -> int | None:
 
     Whoever began before close_to_others() goes on. Only its status tells whose it is: it may have hidden the rest.
     """
-    pid = _status("self", r"TracerPid:\s*(\d+)")
+    pid = _status("self", "TracerPid:")
     if not pid or pid == "0":
         return None
-    return None if _status(pid, r"Uid:\s*(\d+)") == "0" else int(pid)
+    return None if _status(pid, "Uid:") == "0" else int(pid)
 
 
 def _status(pid: str, field: str) -> str | None:
     try:
-        found = re.search(field, Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace"))
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as lines:
+            return next((line.split()[1] for line in lines if line.startswith(field)), None)
     except OSError:
         return None
-    return found[1] if found else None
 
 
 def _set(option: int, value: int) -> None:
