@@ -30,9 +30,9 @@ from d7agent.core.errors import AgentError
 from d7agent.core.model import Grant, Stamp
 from d7agent.core.states import Ask
 from d7agent.sandbox import Sandbox, Settings
-from d7agent.wire.messages import SinkStatus
 from tests.support import agents, processes
 from tests.support.agents import FakeHelpers, World
+from tests.support.desk import Around
 from tests.support.fakes import FakeClock, FakeD7, FakeStore
 from tests.support.live import COMMAND, Live, notify_socket, wait_ready
 from tests.support.osfaults import paths_in
@@ -142,30 +142,6 @@ class Present(FakeClock):
     @property
     def true_wall(self) -> float:
         return self.now().wall
-
-
-class Around:
-    """Surroundings in which nothing is going on."""
-
-    systemd = False
-
-    def memory(self) -> str:
-        return ""
-
-    def sinks(self, profile: str) -> tuple[SinkStatus, ...]:
-        return ()
-
-    async def sinks_settled(self, profile: str) -> None:
-        return
-
-    def hooks(self) -> tuple[str, ...]:
-        return ()
-
-    def connections(self) -> int:
-        return 0
-
-    def shutdown(self) -> None:
-        raise AssertionError("nobody asked for that")
 
 
 Story = Callable[[asyncio.AbstractEventLoop, Path], Awaitable[None]]

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+from collections.abc import Callable
 
 from d7agent.core.jobs import MAX_REPLY
 
@@ -22,7 +23,7 @@ async def first_byte(fd: int) -> bytes:
     while True:
         with contextlib.suppress(BlockingIOError):
             return os.read(fd, 1)
-        await _readable(asyncio.get_running_loop(), fd)
+        await _readable(fd)
 
 
 async def written(fd: int, data: memoryview) -> int:
@@ -30,19 +31,18 @@ async def written(fd: int, data: memoryview) -> int:
     while True:
         with contextlib.suppress(BlockingIOError):
             return os.write(fd, data)
-        await _writable(asyncio.get_running_loop(), fd)
+        await _writable(fd)
 
 
 async def read_all(fd: int, into: bytearray) -> None:
     """Read to the end of input, or to just over MAX_REPLY bytes, which no honest reply has."""
-    loop = asyncio.get_running_loop()
     chunk = bytearray(MAX_REPLY)
     try:
         while len(into) <= MAX_REPLY:
             try:
                 count = os.readv(fd, [chunk])
             except BlockingIOError:
-                await _readable(loop, fd)
+                await _readable(fd)
                 continue
             if count == 0:
                 return
@@ -51,19 +51,20 @@ async def read_all(fd: int, into: bytearray) -> None:
         chunk[:] = bytes(len(chunk))
 
 
-async def _readable(loop: asyncio.AbstractEventLoop, fd: int) -> None:
-    ready = loop.create_future()
-    loop.add_reader(fd, lambda: None if ready.done() else ready.set_result(None))
+async def _readable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    await _told(fd, loop.add_reader, loop.remove_reader)
+
+
+async def _writable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    await _told(fd, loop.add_writer, loop.remove_writer)
+
+
+async def _told(fd: int, add: Callable[[int, Callable[[], None]], object], remove: Callable[[int], object]) -> None:
+    ready = asyncio.get_running_loop().create_future()
+    add(fd, lambda: None if ready.done() else ready.set_result(None))
     try:
         await ready
     finally:
-        loop.remove_reader(fd)
-
-
-async def _writable(loop: asyncio.AbstractEventLoop, fd: int) -> None:
-    ready = loop.create_future()
-    loop.add_writer(fd, lambda: None if ready.done() else ready.set_result(None))
-    try:
-        await ready
-    finally:
-        loop.remove_writer(fd)
+        remove(fd)
