@@ -69,8 +69,15 @@ def run(seed: int, count: int, targets: Mapping[str, Target] = TARGETS) -> Figur
     processes = min(MOST_PROCESSES, len(os.sched_getaffinity(0)))
     scratch = Path(tempfile.mkdtemp(prefix="d7agent-fuzz-"))
     began = time.monotonic()
+    running: list[subprocess.Popen[bytes]] = []
     with ThreadPoolExecutor(processes) as pool:
-        ran = list(pool.map(lambda job: _fuzz(job, scratch), _jobs(seed, count, targets, processes)))
+        try:
+            ran = list(pool.map(lambda job: _fuzz(job, scratch, running), _jobs(seed, count, targets, processes)))
+        except BaseException:  # one has found something, or we are told to end
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                process.kill()
+            raise
     shutil.rmtree(scratch)  # kept where something was found
     return figures | _figures(ran, time.monotonic() - began)
 
@@ -94,15 +101,17 @@ def _figures(ran: list[Ran], seconds: float) -> Figures:
     return figures
 
 
-def _fuzz(job: Job, scratch: Path) -> Ran:
+def _fuzz(job: Job, scratch: Path, running: "list[subprocess.Popen[bytes]]") -> Ran:
     folder = scratch / f"{job.name}-{job.seed}"
     folder.mkdir()
     log = folder.with_suffix(".log")
     with log.open("wb") as out:
-        done = subprocess.run(_argv(job, folder), stdout=out, stderr=out, stdin=subprocess.DEVNULL, check=False)
+        process = subprocess.Popen(_argv(job, folder), stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+    running.append(process)
+    status = process.wait()
     text = log.read_text(errors="replace")
     found = DONE.search(text)
-    if done.returncode or found is None:
+    if status or found is None:
         raise _found(folder, log, text)
     covered = COVERED.search(text)
     tell(f"fuzz: {job.name} (seed {job.seed}): {found[1]} inputs in {found[2]} s")
