@@ -107,11 +107,11 @@ STRANGER = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: other users' files; run the tests as root")
 
 
-def refused(paths: Paths) -> list[str]:
-    """The problems with which the configuration is refused; what is good is served without it."""
+def refused(paths: Paths, *left: str) -> list[str]:
+    """The problems with which the configuration is refused; nothing stands in for a profile that is: these are left."""
     with pytest.raises(ConfigError) as caught:
         files.load(paths)
-    assert files.salvage(paths).profiles.keys() == {"default"}
+    assert tuple(files.salvage(paths).profiles) == left
     return str(caught.value).splitlines()
 
 
@@ -126,7 +126,7 @@ def test_a_file_of_someone_else_is_refused(paths: Paths, which: str, link: bool)
     if link:
         path.symlink_to(real)
     os.chown(real, STRANGER, STRANGER)
-    (said,) = refused(paths)
+    (said,) = refused(paths, *(["default"] if which == "config.toml" else []))
     assert f"{path}: refused: the file {path} belongs to uid {STRANGER}, who could change it" in said
     assert said.endswith(": chown it to root, or choose another place")
     os.chown(real, 0, 0)
@@ -139,7 +139,7 @@ def test_a_file_that_others_can_write_is_refused(paths: Paths, mode: int) -> Non
     path = Path(paths.config_file)
     path.write_text("")
     path.chmod(mode)
-    assert refused(paths) == [
+    assert refused(paths, "default") == [
         f"{path}: refused: others can write to the file {path} (mode {mode:04o}): chmod go-w {path}"
     ]
     path.chmod(0o644)
@@ -332,6 +332,16 @@ def test_good_profiles_are_served_beside_a_faulty_file(tmp_path: Path) -> None:
     Path(paths.config_file).write_text("[hoooks]\n")
     assert files.salvage(paths).profiles.keys() == {"good"}
     assert files.salvage(paths).profiles["good"].store == "environment"
+
+
+@pytest.mark.parametrize("text", ["stoer = 1\n", 'base_url = "http://127', "\0"])
+def test_nothing_stands_in_for_a_faulty_profile(paths: Paths, text: str) -> None:
+    """At a start with no good profile there is none: the fallback's keyring and base URL are not what was meant."""
+    put(paths, "default", text)
+    assert files.salvage(paths).profiles == {}
+    Path(paths.config_file).write_text('[hooks]\non_rejected = ["/bin/true"]\n')
+    salvaged = files.salvage(paths)
+    assert (salvaged.profiles, salvaged.hooks.on_rejected) == ({}, ("/bin/true",))
 
 
 def test_what_killed_writers_have_left_is_taken_away(paths: Paths) -> None:

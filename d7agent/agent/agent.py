@@ -98,7 +98,7 @@ class Agent:
         """The keeper of the named profile, or of the default one. Raises NoSuchProfile."""
         if name is None:
             name = self.config.default_profile
-            if name not in self.keepers and len(self.keepers) == 1:
+            if name not in self.keepers and len(self.keepers) == 1 and not self.problems:
                 return next(iter(self.keepers.values()))
         try:
             return self.keepers[name]

@@ -12,9 +12,8 @@ from d7agent.agent import beside
 from d7agent.agent.atomic import write_atomic
 from d7agent.agent.profiles import remove_profile, write_profile
 from d7agent.agent.reading import check_way, printable, read_text, read_whole, trusting
-from d7agent.core.config import Config, Profile, parse
+from d7agent.core.config import Config, parse
 from d7agent.core.errors import ConfigError
-from d7agent.core.model import DEFAULT_PROFILE
 from d7agent.core.paths import Paths
 from d7agent.core.trust import Rule
 
@@ -71,19 +70,22 @@ def tidy(paths: Paths) -> None:
 def salvage(paths: Paths) -> Config:
     """What the agent runs with when the very first `load` fails: every profile whose file is good by itself.
 
-    Without any it is as with no file at all. `config.toml` is used if it is the good one.
+    None of its own stands in for one that is not: it would have another store and another base URL, and send there what
+    is meant for the other. `config.toml` is used if it is the good one.
     """
     rule = trusting()
     ignored: list[str] = []
     found = [path for folder in paths.profile_dirs for path in _toml_files(folder, rule, ignored)]
     texts = [(path, text) for path in found if (text := _read(path, rule, ignored)) is not None]
     good = [one for one in texts if _parses(None, [one], paths)]
+    bad = bool(ignored) or len(good) < len(texts)
     text = _read(paths.config_file, rule, ignored)
     config = None if text is None else (paths.config_file, text)
-    for attempt in ((config, good), (None, good)):
-        if _parses(*attempt, paths):
-            return parse(*attempt, paths.expand)
-    return Config(profiles={DEFAULT_PROFILE: Profile()})
+    attempt = (config, good) if _parses(config, good, paths) else (None, good)
+    if not _parses(*attempt, paths):
+        return Config(profiles={})
+    result = parse(*attempt, paths.expand)
+    return msgspec.structs.replace(result, profiles={}) if bad and not good else result
 
 
 def _parses(config: tuple[str, str] | None, profiles: list[tuple[str, str]], paths: Paths) -> bool:

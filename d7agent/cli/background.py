@@ -33,12 +33,21 @@ def own_paths() -> Paths:
         raise Failure(str(error), "an agent of your own needs a home folder") from None
 
 
+def _make_private(folder: str) -> None:
+    """Make a folder, and those missing above it, 0700: os.makedirs gives its mode to the last one alone."""
+    former = os.umask(0o077)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    finally:
+        os.umask(former)
+
+
 @contextlib.contextmanager
 def lock_file(socket: str) -> Iterator[int]:
     """The lock file beside the socket, open; its folder is made (0700) when missing. Raises Failure."""
     name = f"{os.path.splitext(socket)[0]}.start.lock"
     try:
-        os.makedirs(os.path.dirname(socket), mode=0o700, exist_ok=True)
+        _make_private(os.path.dirname(socket))
         lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         why = f"{socket}: no socket can be made there: {error.strerror}"
@@ -165,7 +174,7 @@ class _Log:
     """The log of background agents, open to be appended to. Use it with `with`."""
 
     def __init__(self, folder: str) -> None:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        _make_private(folder)
         self.path = f"{folder}/agent.log"
         with contextlib.suppress(FileNotFoundError):
             if os.stat(self.path).st_size > MAX_LOG:

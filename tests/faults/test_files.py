@@ -149,6 +149,28 @@ def test_profile_half_written_at_start(box: Sandbox, live: Live) -> None:
     assert box.stats.logins == 1
 
 
+def test_default_profile_faulty_at_start(box: Sandbox, live: Live) -> None:
+    """Nobody gets another profile's token in its place, nor is another store or D7 asked; mended, it is served."""
+    live.start()
+    scene = Scene(live)
+    for name in ("default", "work"):
+        scene.add(name, box.url)
+        scene.wait(name, is_fresh)
+    live.kill()
+    path = live.config / "profiles" / "default.toml"
+    good = path.read_text()
+    path.write_text("stoer" + good)
+    live.start()
+    done = live.run("token")
+    assert (done.returncode, done.stdout, "default.toml:1" in done.stderr) == (4, "", True), done.stderr
+    assert scene.works(box, "work")
+    assert live.run("check").returncode == 1
+    path.write_text(good)
+    scene.reload()
+    assert scene.works(box, "default")
+    assert box.stats.logins == 2
+
+
 REMEMBERED: dict[str, bytes] = {
     "rubbish": b"\xff\x00rubbish",
     "empty": b"",
