@@ -148,6 +148,14 @@ def test_the_environment_store_gets_its_variables_with_the_job() -> None:
     assert supplied(proof, environment) is proof
 
 
+def test_a_variable_that_is_no_text_is_told() -> None:
+    """What cannot be sent to a helper is the store's fault, and none that nobody foresaw."""
+    helpers = Helpers({"D7_CLIENT_SECRET": "tr0ub\udcff"}, (sys.executable, "-c", ECHO, DONE))
+    failed = failure(asyncio.run(helpers.run(jobs.Forget(Target("default", store="environment")))))
+    assert (failed.reason, "not UTF-8" in failed.message) == ("store_missing", True)
+    assert "tr0ub" not in f"{failed}"
+
+
 GATE = """
 import os, sys
 os.write(os.open(sys.argv[2], os.O_WRONLY), b"s")   # started

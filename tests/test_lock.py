@@ -94,6 +94,26 @@ def test_what_a_former_agent_remembered_goes_too(tmp_path: Path) -> None:
     tell(tmp_path, story)
 
 
+def test_a_lock_comes_to_its_end_before_it_is_opened(tmp_path: Path) -> None:
+    """Opened while a slow store still forgets: what the new life gets is neither overwritten nor forgotten."""
+
+    async def story(world: World, desk: Desk) -> None:
+        world.helpers.hold_forgets = asyncio.Event()
+        locking = desk.ask("Lock", passphrase="sesame")
+        await desk.turns()
+        assert desk.locked()
+        opening = desk.ask("Unlock", passphrase="sesame")
+        await desk.turns()
+        assert (desk.locked(), opening.silent) == (True, True)
+        world.helpers.hold_forgets.set()
+        assert [await locking.error(), await opening.error()] == ["", ""]
+        reply = await desk.ask("GetToken").reply()
+        assert world.d7.good(reply["parameters"]["token"]["access_token"])
+        assert world.store.remembered is not None
+
+    tell(tmp_path, story)
+
+
 def test_a_second_lock_is_an_error(tmp_path: Path) -> None:
     """It changes nothing: the first passphrase opens, the second does not; also when both came at once."""
 

@@ -114,6 +114,22 @@ def test_logout_forgets(live: Live, box: Sandbox) -> None:
     assert not list(live.config.glob("profiles/*"))
 
 
+def test_two_profiles_do_not_share_a_folder(live: Live, box: Sandbox) -> None:
+    """A login that would overwrite the credential of another profile is refused (exit 2); logout leaves what is its."""
+    live.start()
+    login(live, box)
+    line = ("login", "two", "--stdin", "--base-url", box.url, "--store", f"directory:{live.root}/cred")
+    done = live.run(*line, text="sandbox-id\nsandbox-secret\n")
+    assert (done.returncode, "holds the credential of profile default" in done.stderr) == (2, True), done.stderr
+    store = f'base_url = "{box.url}"\nstore = "directory:{live.root}/cred"\n'
+    (live.config / "profiles" / "two.toml").write_text(store)
+    live.run("reload", check=True)
+    assert works(box, live.run("token", "-p", "two", check=True).stdout.strip())
+    live.run("logout", "two", "--yes", check=True)
+    live.run("renew", check=True)
+    assert (live.root / "cred" / "client_secret").exists()
+
+
 def test_lock_and_unlock(live: Live, box: Sandbox) -> None:
     """A locked agent hands out nothing (exit 7); a wrong passphrase is refused; the right one brings a token back."""
     live.start()

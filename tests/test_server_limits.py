@@ -7,7 +7,6 @@ import socket
 import pytest
 
 from d7agent.agent import server
-from d7agent.agent.connection import Connection
 from d7agent.agent.limits import Limits
 from d7agent.agent.poller import READ
 from d7agent.core.errors import PermissionDenied
@@ -15,7 +14,6 @@ from d7agent.wire.messages import MAX_REQUEST
 from tests.support.wire import (
     BOTH_LOOPS,
     SWIFT,
-    TOKEN,
     HandClock,
     Stand,
     hold,
@@ -150,37 +148,6 @@ def test_a_flood_does_not_starve_others(loop: str) -> None:
         assert len(stand.handler.calls) < 5_000
         for _ in range(10_000):
             await flood.reply()
-
-    play(loop, scene)
-
-
-def waiting(stand: Stand) -> int:
-    """Bytes of an unfinished request, of the only connection."""
-    inboxes = [connection._inbox for connection in stand.server.roster if isinstance(connection, Connection)]
-    return sum(inbox.waiting for inbox in inboxes if inbox is not None)
-
-
-def test_who_makes_work_gets_a_lane_of_its_own(loop: str) -> None:
-    """Three halves of requests put a client behind the others; three that are quickly answered bring it back."""
-
-    async def scene(stand: Stand) -> None:
-        request = b'{"method":"io.d7agent.GetToken"}'
-        stand.handler.frames[request] = TOKEN + b"\0"
-        client = await stand.client()
-        poller = stand.server.poller
-        for count in range(1, 4):
-            client.send(request[count - 1 : count])
-            await until(lambda count=count: waiting(stand) == count)  # type: ignore[misc]
-        await until(lambda: len(poller._demoted) == 1)
-        client.send(request[3:] + b"\0")
-        await client.reply()
-        for _ in range(3):
-            client.send(request + b"\0")
-            await client.reply()
-        assert len(poller._handed_over) == 1
-        assert not poller._demoted
-        await client.close()
-        await until(lambda: not poller._handed_over)
 
     play(loop, scene)
 

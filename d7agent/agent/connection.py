@@ -95,7 +95,7 @@ class Connection(Guest):
             self._rest()
         else:
             self._turn(inbox)
-        self._was_not_quick()
+        self._was_not_quick(more_to_come=self._again or self._half_since is not None)
 
     def _end_of_input(self) -> None:
         """The peer sends no more. It may still read (`nc -N`): then the connection stays for what it has asked."""

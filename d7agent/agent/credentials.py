@@ -48,7 +48,7 @@ async def store(agent: "Agent", wish: StoreCredential, raw: bytearray) -> Keeper
         agent.newcomers.charge()
     keeper.feed(states.Storing(login=verify))
     generation = keeper.state.generation
-    job = jobs.Keep(keeper.target(profile), agent.clock.now(), verify=verify)
+    job = jobs.Keep(_target(agent, keeper, profile), agent.clock.now(), verify=verify)
     reply = await _finished(keeper, generation, keeper.run(job, raw, prompt=True))
     if isinstance(reply, Failed):
         keeper.feed(states.Stored(generation, reply))
@@ -79,6 +79,13 @@ async def _finished(keeper: Keeper, generation: int, run: Coroutine[Any, Any, Re
     except asyncio.CancelledError:
         keeper.feed(states.Stored(generation, Failed("helper_failed", "the change was interrupted", "try again")))
         raise
+
+
+def _target(agent: "Agent", keeper: Keeper, profile: Profile) -> jobs.Target:
+    """The profile's store, and who else lives there: a keyring has an item for each profile, the others one for all."""
+    others = (other.profile for name, other in agent.keepers.items() if name != profile.name)
+    sharers = [other.name for other in others if other.store == profile.store and not other.store.startswith("keyring")]
+    return replace(keeper.target(profile), sharer=next(iter(sharers), ""))
 
 
 def _wished(agent: "Agent", profile: Profile, wish: StoreCredential) -> Profile:
@@ -129,7 +136,7 @@ async def forget(agent: "Agent", name: str) -> tuple[str, ...]:
     held = keeper.state.grant
     keeper.feed(states.Storing())
     generation = keeper.state.generation
-    reply = await _finished(keeper, generation, keeper.run(jobs.Forget(keeper.target())))
+    reply = await _finished(keeper, generation, keeper.run(jobs.Forget(_target(agent, keeper, keeper.profile))))
     if isinstance(reply, Failed) and not reply.missing:
         keeper.feed(states.Stored(generation, reply))
         raise failed(reply, name)

@@ -9,7 +9,7 @@ from d7agent.agent.dispatch import refusal
 from d7agent.agent.poller import READ
 from d7agent.agent.roster import Share
 
-KNOWN: Final = 3  # times in a row that bytes of one manner (quickly answered or not) tell what client this is
+KNOWN: Final = 3  # times more that bytes were of the one manner than of the other tell what client this is
 
 
 class Guest(Channel):
@@ -21,7 +21,7 @@ class Guest(Channel):
     _refusal: bytes | None = None  # the error frame for a peer that may not ask
     _checked = False  # whether that is up to date
     _judged = False  # whether we are listed as one who may not ask
-    _manner = 0  # how often in a row bytes were a request answered quickly; below 0, how often they were not
+    _manner = 0  # counts up for a request answered quickly, down for halves and what is sent ahead; KNOWN at most
 
     @property
     @abstractmethod
@@ -99,11 +99,15 @@ class Guest(Channel):
                 self._drop("its user leaves too many requests unfinished")
 
     def _was_quick(self) -> None:
-        self._manner = self._manner + 1 if self._manner > 0 else 1
+        if self._manner < KNOWN:
+            self._manner += 1
         if self._manner == KNOWN and self._watched == READ:
             self._host.poller.hand_over(self._sock.fileno())
 
-    def _was_not_quick(self) -> None:
-        self._manner = min(self._manner, 0) - 1
+    def _was_not_quick(self, *, more_to_come: bool) -> None:
+        """Only what is quick is served without a bound. `more_to_come`: half a request is left, or others sent ahead."""
+        self._host.poller.take_back(self._sock.fileno())
+        if more_to_come and self._manner > -KNOWN:
+            self._manner -= 1
         if self._manner == -KNOWN and not self._closing:
             self._host.poller.demote(self._sock.fileno(), self._watched)

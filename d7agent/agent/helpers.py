@@ -21,6 +21,7 @@ AT_ONCE: Final = 8  # helpers; each costs some 40 MB for a moment
 PER_HOST: Final = 2  # for one base URL host: a host that hangs cannot take all places
 PROMPTING: Final = 1  # helpers that may put a question before a person
 ARGV: Final = (sys.executable, "-P", "-m", "d7agent.helper")
+_TEXT_HINT: Final = "set it to the bare value where the agent is started, then start the agent again"
 _STOP_HINT: Final = "see the agent's journal: journalctl --user -u d7agent; then `d7agent doctor`"
 
 # What a helper may know of the agent's environment: enough to find the user's bus, proxy, CAs and programs.
@@ -105,7 +106,11 @@ class Helpers:
     async def _reply(self, job: Job, raw: bytearray | None, limit: float) -> Reply:
         environment = whitelisted(self._environment)
         try:
-            result = await run(self._argv, environment, jobs.encode(supplied(job, self._environment)), raw, limit)
+            request = [jobs.encode(supplied(job, self._environment))]
+        except UnicodeEncodeError:
+            return Failed("store_missing", "a variable of the environment store is not UTF-8 text", _TEXT_HINT)
+        try:
+            result = await run(self._argv, environment, request.pop(), raw, limit)
         except OSError as error:
             return _failed(f"the helper process cannot be started: {error.strerror}")
         with result:

@@ -66,11 +66,11 @@ class Lock:
         self._hashed = hashed
         for keeper in self._agent.keepers.values():
             keeper.feed(states.LockedUp())
+        for token in tokens:
+            shred([token])
+            await asyncio.sleep(0)  # others get their turn: one token takes some 20 ms
         log.info("locked; every token is wiped")
-        try:
-            await self._forget(remembered)
-        finally:
-            shred(tokens)
+        await self._forget(remembered)
 
     def _tokens(self) -> list[Secret]:
         grants = [keeper.state.grant for keeper in self._agent.keepers.values()]
@@ -109,6 +109,7 @@ class Lock:
                 raise _helper_error(reply)
             if not reply.right:
                 raise self.tries.wrong(uid)
+        async with self._busy:  # a lock that is still wiping and forgetting comes to its end first
             if self._hashed is hashed:
                 self._open()
 

@@ -114,7 +114,9 @@ class Service:
         if not same or seen.upgrade or bytes(seen.parameters) != bytes(call.parameters):
             return  # a request that never became a call left these bytes behind
         wish = decode_parameters(_get_token, call.parameters)
-        if not call.more and not call.oneway and wish.min_validity is None and len(self._known) < KNOWN_REQUESTS:
+        if not call.more and not call.oneway and wish.min_validity is None:
+            if len(self._known) >= KNOWN_REQUESTS:  # the oldest goes: nobody's variants keep out what others ask
+                del self._known[next(iter(self._known))]
             self._known[request] = self._agent.resolve(wish.profile)
 
     def _ask(

@@ -22,16 +22,19 @@ from typing import Any, Final
 from d7agent.core.model import Secret
 
 PIECE: Final = 1024 * 1024  # bytes looked at in one go
-HALF: Final = 20  # bytes; the last 40 are the token's own: a JWT's signature has 43, what comes before is others' too
+HALF: Final = 20  # bytes looked for: the last two of so many, which in a JWT are of its signature
 LONG: Final = 1.0  # seconds; more than a search takes, and what a thread that never pauses can cost us
+CUT: Final = 32  # bytes at either end that a copy in free memory may have lost to the allocator or to what came after
 LEAST: Final = 2 * HALF  # bytes; of a shorter token no piece is sure to be nobody else's
 
 log = logging.getLogger(__name__)
 
 
 def shred(tokens: Iterable[Secret]) -> int:
-    """Overwrite every copy of these tokens, also one of which all but half of its last 40 bytes is gone; how many.
+    """Overwrite every copy of these tokens, also one of which a little is gone already (CUT); how many.
 
+    What shares no more than a part with a token is another's: two tokens of one application may begin or end alike, and
+    a D7 that lies could name one so that it ends like something the agent needs.
     Whoever still holds one of them holds zeros then. Takes some 40 ms a token, in which nothing else happens here.
     Where the kernel does not allow it nothing is done, and the log says so.
     """
@@ -131,7 +134,7 @@ class _Shredder:
                 low -= 1
             while high < size and copy[high] == token[high + skipped]:
                 high += 1
-        return high - low >= HALF and self._strike(first + low, low + skipped, high - low)
+        return high - low >= max(LEAST, self._size - CUT) and self._strike(first + low, low + skipped, high - low)
 
     def _strike(self, at: int, offset: int, size: int) -> bool:
         """Overwrite `size` bytes at `at` if they are still the token's from `offset` on.

@@ -28,6 +28,7 @@ MAX_REPLY: Final = 64 * 1024  # bytes the agent reads from a helper
 class Target(Struct, frozen=True):
     """Which credential a job is about: the profile, its base URL and its store (as written in TOML).
 
+    `sharer`: another profile that has the same store, "" for none: what is there is not for this one to change.
     `variables`: those of the agent's environment that an `environment` store reads. Not in the helper's own, which
     others could look into at its start.
     """
@@ -40,6 +41,7 @@ class Target(Struct, frozen=True):
     state_dir: str = (
         ""  # where the remembered token goes (0600) when the store is a read-only `directory` or `environment`
     )
+    sharer: str = ""
     variables: dict[str, Secret] = {}
 
 

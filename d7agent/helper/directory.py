@@ -7,7 +7,7 @@ change. A private folder of ours can also be written.
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +29,8 @@ class DirectoryStore(AlwaysOpen):
 
     def __init__(self, argument: str, target: Target, env: Mapping[str, str]) -> None:
         self._path = expanded(argument, env)
-        self._mount = is_mount(self._path, env)
+        with _entered(self._path):
+            self._mount = is_mount(self._path, env)
         self._target = target
 
     @property
@@ -37,8 +38,8 @@ class DirectoryStore(AlwaysOpen):
         """Whether the folder is ours and private, or could be made where it is wanted."""
         if self._mount:
             return False
-        folder = next((path for path in (self._path, *self._path.parents) if path.exists()), self._path)
         try:
+            folder = next((path for path in (self._path, *self._path.parents) if path.exists()), self._path)
             found = folder.stat()
         except OSError:
             return False
@@ -86,6 +87,20 @@ class DirectoryStore(AlwaysOpen):
         if self.writable:
             Manifest(self._path).delete()
         return tuple(str(self._path / part) for part in PARTS if (self._path / part).exists())
+
+
+@contextlib.contextmanager
+def _entered(path: Path) -> Iterator[None]:
+    """OSError of a path that cannot even be followed, turned into StoreUnreachable."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+    else:
+        return
+    raise StoreUnreachable(
+        f"{path} cannot be reached: {why}", "give the user of this agent access, or choose another folder"
+    )
 
 
 def expanded(argument: str, env: Mapping[str, str]) -> Path:

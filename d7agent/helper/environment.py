@@ -47,4 +47,8 @@ class EnvironmentStore(AlwaysOpen):
 
     def delete(self) -> tuple[str, ...]:
         """What is left: the variables that are set."""
-        return tuple(f"environment variable {name}" for name in self._names.values() if name in self._set)
+        return tuple(
+            f"environment variable {name}"
+            for name in self._names.values()
+            if name in self._set and self._set[name].reveal()
+        )

@@ -24,6 +24,9 @@ def kept(session: Session, pasted: Pasted, now: Now, *, verify: bool) -> Granted
     if given and not session.writable():
         name = "access_token" if isinstance(given, ReadyMade) else "client_id"
         raise Invalid(name, f"the store {session.kind} is read-only here", PUT_THERE)
+    if given and session.target.sharer:
+        said = f"the {session.kind} store holds the credential of profile {session.target.sharer}"
+        raise Invalid("store", said, f"name another place with --store; {session.target.sharer} would lose its own")
     credential = given or _present(session)
     token = _proved(session, credential, now) if verify else _unproved(session, credential, now)
     if given:

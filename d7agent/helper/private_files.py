@@ -4,15 +4,19 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from d7agent.core.clock import boot_time
 from d7agent.core.trust import Distrusted, Rule
 from d7agent.helper.faults import StoreUnreachable
 
 MAX_FILE: Final = 64 * 1024  # bytes; four times the largest credential, so that cleaning can say what is wrong with it
+LOCK_LIMIT: Final = 1.0  # seconds; another helper of ours has its folder for some milliseconds
+LOCK_LOOK: Final = 0.01  # seconds between two looks
 OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -117,10 +121,24 @@ def _alone_in(folder: Path, *, wait: bool = True) -> Iterator[int]:
     """The folder's descriptor, locked against other helpers (and freed by the kernel if this one is killed)."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(fd, LOCK_LIMIT if wait else 0.0)
         yield fd
     finally:
         os.close(fd)
+
+
+def _lock(fd: int, limit: float) -> None:
+    """Lock the folder. Raises OSError after `limit` seconds: whoever may look into a folder can keep it locked."""
+    end = boot_time() + limit
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if boot_time() >= end:
+                raise OSError(errno.EAGAIN, "another process keeps its folder locked (flock)") from None
+            select.select((), (), (), LOCK_LOOK)
+        else:
+            return
 
 
 @contextlib.contextmanager

@@ -85,7 +85,7 @@ def _forget(job: Forget, limits: Limits) -> Done:
     """The token first: it is what a thief could use at once."""
     session = Session(job.target, limits, prompt=False)
     session.forget_token()
-    return Done() if job.token_only else Done(kept=session.delete())
+    return Done() if job.token_only or job.target.sharer else Done(kept=session.delete())
 
 
 def _passphrase(job: HashPassphrase | CheckPassphrase, raw: bytes) -> Reply:

@@ -31,6 +31,7 @@ class FakeHelpers(Helpers):
         self.hold: asyncio.Event | None = None
         self.hold_recalls: asyncio.Event | None = None
         self.hold_tries: asyncio.Event | None = None
+        self.hold_forgets: asyncio.Event | None = None
         self.broken: jobs.Failed | None = None
         self.forget_fault: jobs.Failed | None = None
         self.tries: list[str] = []
@@ -57,6 +58,7 @@ class FakeHelpers(Helpers):
             case jobs.Forget() if self.forget_fault is not None:
                 return self.forget_fault
             case jobs.Forget(token_only=token_only):
+                await _held(self.hold_forgets)
                 self.store.remembered = None
                 self.store.holds = self.store.holds and token_only
                 return jobs.Done()
