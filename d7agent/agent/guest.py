@@ -105,7 +105,7 @@ class Guest(Channel):
             self._host.poller.hand_over(self._sock.fileno())
 
     def _was_not_quick(self, *, more_to_come: bool) -> None:
-        """Only what is quick is served without a bound. `more_to_come`: half a request is left, or others sent ahead."""
+        """Only what is quick is served without a bound. `more_to_come`: half a request is left, or more sent ahead."""
         self._host.poller.take_back(self._sock.fileno())
         if more_to_come and self._manner > -KNOWN:
             self._manner -= 1
