@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from d7agent.agent.callers import MOST_REFUSED
+from d7agent.agent.callers import KNOWN_FOR, MOST_REFUSED
 from d7agent.agent.seldom import MOST as MOST_LINES
 from d7agent.client.blocking import fingerprint
 from d7agent.sandbox import Sandbox, Settings
@@ -211,7 +212,9 @@ def test_grants_of_a_pid_used_again_are_its_own(host: SystemAgent, unit: Path) -
     """A process that comes again and again ends, and one of the unit gets its pid: each has its own line in status."""
     admit(host, 'users = ["nagios"]')
     visits = Visits(SOCKET, host._argv([]), USERS["nagios"], 5)
-    with namesake(visits.make(), unit, visits):
+    former = visits.make()
+    time.sleep(2 * KNOWN_FOR)  # real time: the kernel takes longer to come round to a pid again
+    with namesake(former, unit, visits):
         callers = status(host)["callers"]
     found = {caller.get("unit"): caller["grants"] for caller in callers if caller["uid"] == USERS["nagios"]}
     assert found == {None: 5, unit.name: 5}
