@@ -19,10 +19,7 @@ EXAMPLES = ROOT / "scripts" / "examples" / "notify_lookalike"
 GATEWAY = "https://api.d7networks.com"
 ACCESS = '[access]\nusers = ["nagios"]\n'
 
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.xdist_group("the host's agent"),  # /proc/net/unix shows those of other mount namespaces, too
-]
+pytestmark = pytest.mark.system
 
 
 @pytest.fixture

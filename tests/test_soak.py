@@ -53,7 +53,6 @@ def test_a_short_round_of_refreshes() -> None:
     assert 1 <= int(figures["copies of the token at rest"]) <= refreshes.COPIES
 
 
-@pytest.mark.xdist_group("the host's agent")
 def test_a_short_round_of_attacks() -> None:
     """Under every kind of attack a well-behaved client gets its tokens; memory and descriptors come back."""
     memory.need_root()

@@ -12,8 +12,6 @@ from d7agent.sandbox import Sandbox, Settings
 from tests.support.sources import ROOT
 from tests.support.systemd_session import COMMAND, OTHER, SystemManager
 
-pytestmark = pytest.mark.xdist_group("the host's agent")  # /proc/net/unix shows those of other mount namespaces, too
-
 FOLDER = "/var/lib/prometheus/node-exporter"
 parse: Callable[[str], Iterable[Metric]] = parser.text_string_to_metric_families
 UNITS = ("d7agent-metrics.service", "d7agent-metrics.timer")

@@ -10,8 +10,6 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from d7agent.sandbox import Sandbox, Settings
 from tests.support.systemd_session import COMMAND, OTHER, OWNER, SystemManager
 
-pytestmark = pytest.mark.xdist_group("the host's agent")  # /proc/net/unix shows those of other mount namespaces, too
-
 CLIENT_ID, SECRET = "sandbox-id", "sandbox-secret"
 CONFIG = "/etc/d7agent/config.toml"
 STATE = "/var/lib/d7agent"

@@ -24,7 +24,7 @@ SOCKET = "/run/d7agent/agent.sock"
 DENIED = "org.varlink.service.PermissionDenied"
 PEER_LOGINS = 3  # an hour that a uid which may only ask can cause
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("the host's agent")]
+pytestmark = pytest.mark.system
 
 
 @pytest.fixture

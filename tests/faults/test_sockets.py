@@ -163,7 +163,6 @@ def host() -> Iterator[SystemAgent]:
         yield system
 
 
-@pytest.mark.xdist_group("the host's agent")
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
@@ -186,7 +185,6 @@ def test_the_hosts_folder_in_the_way(host: SystemAgent, fault: str, words: str) 
     assert host.d7agent("status").returncode == 0
 
 
-@pytest.mark.xdist_group("the host's agent")
 @pytest.mark.parametrize("mask", [0o000, 0o777])
 def test_umask_changes_nothing_for_the_host(host: SystemAgent, mask: int) -> None:
     """Its socket is 0666 in a folder of 0755, on purpose; all else is closed to others."""

@@ -3,14 +3,12 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 from d7agent import __version__
 from d7agent.cli.doctor.finding import Finding, error, ok, warn
 from d7agent.cli.doctor.scene import Scene
+from d7agent.cli.doctor.socket_table import listeners
 from d7agent.wire.messages import PROTOCOL
-
-LISTENS: Final = "00010000"  # __SO_ACCEPTCON in the flags of /proc/net/unix (proc(5))
 
 
 def check(scene: Scene) -> Iterator[Finding]:
@@ -20,7 +18,7 @@ def check(scene: Scene) -> Iterator[Finding]:
         yield from _lock(scene)
     yield from _others(scene)
     if scene.used:
-        yield from _same_path(scene.used, f"{scene.proc}/net/unix")
+        yield from _same_path(scene.used)
 
 
 def _version(scene: Scene) -> Iterator[Finding]:
@@ -89,19 +87,9 @@ def _uid(folder: Path) -> int:
     return int(next(line for line in lines if line.startswith("Uid:")).split()[2])
 
 
-def _same_path(path: str, table: str) -> Iterator[Finding]:
+def _same_path(path: str) -> Iterator[Finding]:
     """Two that listen at one path: the second one took the file's place, and nobody finds the first any more."""
-    count = listeners(path, table)
+    count = listeners(path)
     if count > 1:
         text = f"{count} processes listen at {path}; clients reach only the one that came last"
         yield warn("same-path", text, f"end all with kill, remove {path} and start one: `ss -xlp` tells who they are")
-
-
-def listeners(path: str, table: str) -> int:
-    """How many sockets listen at this path in this network namespace; 0 where that cannot be known."""
-    try:
-        lines = Path(table).read_text(encoding="utf-8", errors="replace").splitlines()[1:]
-    except OSError:
-        return 0
-    fields = [line.split(maxsplit=7) for line in lines]
-    return sum(1 for row in fields if len(row) == 8 and row[3] == LISTENS and row[7] == path)
