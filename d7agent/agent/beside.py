@@ -8,7 +8,8 @@ from contextlib import suppress
 from typing import Final
 
 LONGEST: Final = 200  # bytes kept of the name: NAME_MAX is 255, and what we add has 23
-_LEFT: Final = re.compile(r"\..*\.(toml|state)(\.[0-9a-f]{16})?\.tmp")  # of a profile or a budget
+_CHANCE: Final = r"\.[0-9a-f]{16}"  # in a name that was found by chance
+_LEFT: Final = re.compile(rf"\..*\.(toml|state)({_CHANCE})?\.tmp")  # of a profile or a budget
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
@@ -59,7 +60,7 @@ def _chosen_by_chance(folder: int, name: str) -> Iterator[str]:
     """Only where someone else may have held the fixed name is there anything to look for."""
     if not os.fstat(folder).st_mode & _OTHERS_WRITE and not _taken(folder, _fixed(name)):
         return
-    shape = re.compile(re.escape(_stem(name)) + r"\.[0-9a-f]{16}\.tmp")
+    shape = re.compile(rf"{re.escape(_stem(name))}{_CHANCE}\.tmp")
     try:
         fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
     except PermissionError:

@@ -33,10 +33,10 @@ class Connection(Guest):
     _eof = False  # the peer sends no more
     _asked = False  # whether bytes have come
 
-    def open(self) -> bool:
+    def open(self, *, crowded: bool = False) -> bool:
         """The peer has connected: see who it is, and serve the request that came with it.
 
-        Whether it is still there: one that has left already costs no more than finding that out.
+        Whether it is still there. `crowded`: others wait behind it, whom one that has left costs no more than that.
         """
         inbox = self._host.inbox
         try:
@@ -45,7 +45,7 @@ class Connection(Guest):
             count = -1
         except OSError:
             count = 0
-        if count == 0:
+        if count == 0 or (crowded and 0 < count <= QUICK_MAX and self._left_its_question(inbox, count)):
             self._sock.close()
             return False
         self.peer = Peer(*credentials(self._sock), self._sock)
@@ -60,6 +60,16 @@ class Connection(Guest):
         if not self._closing:
             self._host.poller.watch(self._sock.fileno(), self._watched, self.ready)
         return True
+
+    def _left_its_question(self, inbox: Inbox, count: int) -> bool:
+        """Whether the peer has gone, and asked for nothing but a token: whatever else it asked for is still done."""
+        try:
+            self._sock.send(b"", DONT_WAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return inbox.peek(QUICK, count) is not None
+        return False
 
     def _receive(self) -> None:
         inbox = self._inbox or self._host.inbox

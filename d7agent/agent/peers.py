@@ -87,13 +87,6 @@ class Peer(Struct, eq=False):
             self._process = self._look()
         return self._process
 
-    def pidfd(self) -> int | None:
-        """A new descriptor of the peer's process, the caller's to close; None where the kernel has none to give."""
-        try:
-            return self._pidfd()
-        except OSError:
-            return None
-
     def _pidfd(self) -> int:
         if self._sock is None:
             raise OSError(errno.EBADF, "the connection is gone")

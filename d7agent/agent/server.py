@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from _socket import socket as plain_socket
 from typing import Final
 
 from d7agent import __version__
@@ -67,8 +68,7 @@ class Server:
             self.loop = asyncio.get_running_loop()
             self.poller = Poller(self.loop)
             self.turns = Turns(self.loop)
-        sock.listen(self.limits.backlog)
-        self._listeners.append(Listener(self.loop, sock, lambda client: Connection(self, client).open()))
+        self._listeners.append(Listener(self.loop, sock, self.limits.backlog, self._accepted))
         log.debug("listening on %s", sock.getsockname())
 
     def policy_changed(self) -> None:
@@ -111,6 +111,9 @@ class Server:
             await asyncio.wait_for(self._empty.wait(), seconds)
         except TimeoutError:
             log.debug("%d connections are still open", self.connections)
+
+    def _accepted(self, client: plain_socket, *, crowded: bool) -> bool:
+        return Connection(self, client).open(crowded=crowded)
 
     # The connections' side (agent.connection.Host).
 
