@@ -51,7 +51,7 @@ def failed(reply: Reply, reason: str) -> Failed:
 
 def recall(session: KeyringSession, store: str = PINNED, **env: str) -> Reply:
     """What a restarted agent asks first."""
-    return run_job(Recall(target(store), NOW), env=session.env | env, limits=SHORT)
+    return run_job(Recall(target(store), NOW), env=session.env | env)
 
 
 def test_login_pins_the_backend_it_used(session: KeyringSession) -> None:
