@@ -253,11 +253,10 @@ def test_install_refuses_what_the_service_could_not_run(host: Host) -> None:
 
 def test_a_user_of_a_real_session_installs_his_own(host: Host) -> None:
     """Beside the host's agent a user of logind's has his own; without lingering he is told what that means."""
-    host.out("loginctl", "enable-linger", OWNER)
-    host.out("systemctl", "start", "user@61711.service")
-    host.out(
-        "rm", f"/var/lib/systemd/linger/{OWNER}"
-    )  # as if by a session; `disable-linger` would end the manager, too
+    host.out("mkfifo", "--mode=666", "/run/there")
+    session = "echo >/run/there; exec sleep infinity"
+    host.out("systemd-run", "--property=PAMName=login", f"--uid={OWNER}", "sh", "-c", session)
+    host.out("cat", "/run/there")  # PAM has opened the session, and logind has started its user manager
     said = host.out("d7agent", "service", "install", user=OWNER)
     assert "loginctl enable-linger" in said
     assert host.run("d7agent", "token", user=OWNER).returncode in (4, 9)
