@@ -157,12 +157,14 @@ failed=()
 
 # lint FOLDER: ruff, mypy, bandit and shellcheck, all of them; adds to `failed` those that were not content.
 lint() {
+    local typing
+    "$1/bin/mypy" --strict --no-error-summary & typing=$!
     "$1/bin/ruff" check -q --output-format concise . || failed+=("ruff check")
     "$1/bin/ruff" format -q --check . || failed+=("ruff format")
-    "$1/bin/mypy" --strict --no-error-summary || failed+=(mypy)
     # The examples are for reading: what they may besides is what scripts/examples/ruff.toml lets them.
     bandit "$1" -x scripts/examples -r d7agent scripts scripts/d7agent || failed+=(bandit)
     bandit "$1" -s B105,B310 -r scripts/examples || failed+=("bandit (examples)")
+    wait "$typing" || failed+=(mypy)
     if command -v shellcheck >/dev/null; then
         shell_files | xargs -d '\n' shellcheck -x || failed+=(shellcheck)
     else

@@ -55,10 +55,10 @@ class Client:
 
     def ask(self, seconds: float) -> None:
         """Ask for so long, in spells of the one way and the other."""
-        end = time.perf_counter() + seconds
+        end, spell = time.perf_counter() + seconds, min(SPELL, seconds / 2)
         while time.perf_counter() < end:
-            self._keep(time.perf_counter() + SPELL)
-            self._visit(time.perf_counter() + SPELL)
+            self._keep(time.perf_counter() + spell)
+            self._visit(time.perf_counter() + spell)
 
     def _keep(self, end: float) -> None:
         with self._connected() as sock:
