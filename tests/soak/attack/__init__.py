@@ -23,7 +23,7 @@ from tests.support.system_agent import SystemAgent
 
 WHOLE: Final = 100_000  # connects of one uid in a whole run; a shorter one is too short to judge a 99th percentile by
 SECONDS: Final = 4.0  # of each attack in a whole run
-SHORT: Final = 0.3  # in a short one, in which nobody's patience is measured
+SHORT: Final = 0.1  # in a short one, in which nobody's patience is measured
 QUIET: Final = 2.0  # seconds of the same client without an attack, right before it
 TRIES: Final = 3  # of an attack; the best counts: what others do on the machine is not the agent's doing
 BAR: Final = 3.0  # times the quiet 99th percentile that a client waits, at most
