@@ -18,6 +18,7 @@ from d7agent.wire.framing import Inbox, ProtocolError, decode_call, encode_error
 from d7agent.wire.messages import Envelope
 
 QUICK: Final = b'{"method":"io.d7agent.GetToken"'  # how a request begins that can hold no secret and may be copied
+QUICK_METHOD: Final = "io.d7agent.GetToken"
 QUICK_MAX: Final = 512  # bytes with the NUL; the longest such request of a client of ours has some 150
 
 log = logging.getLogger("d7agent.agent.connection")
@@ -62,13 +63,14 @@ class Connection(Guest):
         return True
 
     def _left_its_question(self, inbox: Inbox, count: int) -> bool:
-        """Whether the peer has gone, and asked for nothing but a token: whatever else it asked for is still done."""
+        """Whether the peer has gone, and what it wanted was a token and nothing else."""
         try:
             self._sock.send(b"", DONT_WAIT)
         except BlockingIOError:
             return False
         except OSError:
-            return inbox.peek(QUICK, count) is not None
+            request = inbox.peek(QUICK, count)
+            return request is not None and _wants_a_token(request)
         return False
 
     def _receive(self) -> None:
@@ -273,3 +275,12 @@ class Connection(Guest):
         self._watch(reads if self._unsent is None else reads | WRITE)
         if self._half_since is not None or self._unsent is not None:
             self._host.watch(self)
+
+
+def _wants_a_token(request: bytes) -> bool:
+    """The beginning does not tell: of a key that comes twice the last one counts, and an answer may be unwanted."""
+    try:
+        envelope = decode_call(memoryview(request))
+    except AgentError:
+        return False
+    return envelope.method == QUICK_METHOD and not envelope.oneway

@@ -18,8 +18,10 @@ from d7agent.core.clock import boot_time
 
 SO_PASSRIGHTS: Final = 83  # asm-generic/socket.h, since kernel 6.16; Python has no name for it
 SIGNS: Final = 64  # clients in a row, more or less, that had left before their turn: a flood of such
-SHORT: Final = 32  # the queue in a flood: less than a millisecond's work
-CALM: Final = 1.0  # seconds without such signs after which the queue is long again
+SHORT: Final = 64  # the queue in a flood: some two milliseconds' work
+CALM: Final = (
+    0.25  # seconds between two looks whether the flood goes on; a client that cannot wait is turned away meanwhile
+)
 REST: Final = 1.0  # seconds without accepting when there is no descriptor or memory for another client
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -95,14 +97,14 @@ class Listener:
 
     def _shorten(self) -> None:
         self._sock.listen(SHORT)  # again, with another length: listen(2) may be called at any time
+        self._leavers = 0
         self._calming = self._loop.call_later(CALM, self._calm)
 
     def _calm(self) -> None:
-        """The flood goes on if it gave as many signs again meanwhile."""
+        """The flood goes on if it gave signs again meanwhile; who is served in between does not end it."""
         self._calming = None
-        if self._leavers == SIGNS:
-            self._leavers = 0
-            self._calming = self._loop.call_later(CALM, self._calm)
+        if self._leavers >= SIGNS // 2:
+            self._shorten()
         else:
             self._sock.listen(self._backlog)
 
