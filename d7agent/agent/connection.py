@@ -64,14 +64,10 @@ class Connection(Guest):
 
     def _left_its_question(self, inbox: Inbox, count: int) -> bool:
         """Whether the peer has gone, and what it wanted was a token and nothing else."""
-        try:
-            self._sock.send(b"", DONT_WAIT)
-        except BlockingIOError:
+        if not has_hung_up(self._sock.fileno()):
             return False
-        except OSError:
-            request = inbox.peek(QUICK, count)
-            return request is not None and _wants_a_token(request)
-        return False
+        request = inbox.peek(QUICK, count)
+        return request is not None and _wants_a_token(request)
 
     def _receive(self) -> None:
         inbox = self._inbox or self._host.inbox
