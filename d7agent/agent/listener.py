@@ -18,7 +18,7 @@ from d7agent.core.clock import boot_time
 
 SO_PASSRIGHTS: Final = 83  # asm-generic/socket.h, since kernel 6.16; Python has no name for it
 SIGNS: Final = 64  # clients in a row, more or less, that had left before their turn: a flood of such
-SHORT: Final = 64  # the queue in a flood: some two milliseconds' work
+SHORT: Final = 32  # the queue in a flood: a millisecond's work
 CALM: Final = 0.25  # seconds between two looks whether the flood goes on: who cannot wait is turned away meanwhile
 REST: Final = 1.0  # seconds without accepting when there is no descriptor or memory for another client
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
